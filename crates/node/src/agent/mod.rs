@@ -1,0 +1,1 @@
+//! The agent: watches the pods bound to its node and drives each to what its spec asks.
