@@ -2,6 +2,7 @@
 //! makes for them through one keeper per pod, and reports what it saw.
 
 pub mod agent;
+pub mod client;
 pub mod images;
 mod keeper_image;
 pub mod net;
