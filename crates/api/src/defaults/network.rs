@@ -1,0 +1,103 @@
+//! Defaults of the kinds that say who talks to whom: Service, Endpoints, EndpointSlice, NetworkPolicy.
+
+use serde_json::{Map, Value, json};
+
+use super::{each, is_empty, maybe, object_at, set, set_absent, text};
+
+/// `timeoutSeconds` of `sessionAffinity: ClientIP`: three hours.
+const CLIENT_IP_SECONDS: i64 = 10800;
+
+pub(super) fn service(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    set(spec, "sessionAffinity", "None");
+    match text(spec, "sessionAffinity") {
+        "None" => {
+            spec.remove("sessionAffinityConfig");
+        }
+        "ClientIP" => {
+            if let Some(config) = object_at(spec, "sessionAffinityConfig")
+                && let Some(client) = object_at(config, "clientIP")
+            {
+                set_absent(client, "timeoutSeconds", CLIENT_IP_SECONDS);
+            }
+        }
+        _ => {}
+    }
+    set(spec, "type", "ClusterIP");
+    for port in each(spec, "ports") {
+        set(port, "protocol", "TCP");
+        if let Some(number) = port.get("port").cloned() {
+            set(port, "targetPort", number);
+        }
+    }
+    let kind = text(spec, "type").to_owned();
+    let external = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
+        || (kind == "ClusterIP" && !is_empty(spec, "externalIPs"));
+    if external {
+        set(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
+        set_absent(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        set_absent(spec, "allocateLoadBalancerNodePorts", true);
+    }
+    if kind != "ExternalName" {
+        families(spec);
+    }
+    if let Some(status) = object_at(root, "status") {
+        object_at(status, "loadBalancer");
+    }
+}
+
+/// What the service registry fills in on an IPv4 cluster. A headless service without selector is dual-stack: its
+/// endpoints are somebody else's.
+fn families(spec: &mut Map<String, Value>) {
+    if !text(spec, "clusterIP").is_empty() && is_empty(spec, "clusterIPs") {
+        spec.insert("clusterIPs".to_owned(), json!([text(spec, "clusterIP")]));
+    }
+    if text(spec, "clusterIP") == "None" && is_empty(spec, "selector") {
+        set_absent(spec, "ipFamilyPolicy", "RequireDualStack");
+        if is_empty(spec, "ipFamilies") {
+            let both = matches!(text(spec, "ipFamilyPolicy"), "RequireDualStack" | "PreferDualStack");
+            let families = if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
+            spec.insert("ipFamilies".to_owned(), families);
+        }
+        return;
+    }
+    set_absent(spec, "ipFamilyPolicy", "SingleStack");
+    if is_empty(spec, "ipFamilies") {
+        spec.insert("ipFamilies".to_owned(), json!(["IPv4"]));
+    }
+}
+
+pub(super) fn endpoints(root: &mut Map<String, Value>) {
+    for subset in each(root, "subsets") {
+        for port in each(subset, "ports") {
+            set(port, "protocol", "TCP");
+        }
+    }
+}
+
+pub(super) fn endpoint_slice(root: &mut Map<String, Value>) {
+    for port in each(root, "ports") {
+        set_absent(port, "name", "");
+        set_absent(port, "protocol", "TCP");
+    }
+}
+
+/// Without `policyTypes`: Ingress always, Egress where the policy has egress rules.
+pub(super) fn network_policy(root: &mut Map<String, Value>) {
+    let Some(spec) = maybe(root, "spec") else { return };
+    for direction in ["ingress", "egress"] {
+        for rule in each(spec, direction) {
+            for port in each(rule, "ports") {
+                set_absent(port, "protocol", "TCP");
+            }
+        }
+    }
+    if is_empty(spec, "policyTypes") {
+        let types = if is_empty(spec, "egress") { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
+        spec.insert("policyTypes".to_owned(), types);
+    }
+}

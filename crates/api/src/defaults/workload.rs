@@ -1,0 +1,65 @@
+//! Defaults of the kinds that own pods: Deployment, ReplicaSet, ReplicationController.
+
+use serde_json::{Map, Value};
+
+use super::{is_empty, maybe, object_at, pod, set, set_absent, text};
+
+pub(super) fn deployment(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    set_absent(spec, "replicas", 1);
+    set_absent(spec, "revisionHistoryLimit", 10);
+    set_absent(spec, "progressDeadlineSeconds", 600);
+    if let Some(strategy) = object_at(spec, "strategy") {
+        set(strategy, "type", "RollingUpdate");
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = object_at(strategy, "rollingUpdate")
+        {
+            set_absent(rolling, "maxUnavailable", "25%");
+            set_absent(rolling, "maxSurge", "25%");
+        }
+    }
+    template_of(spec);
+    object_at(root, "status");
+}
+
+pub(super) fn replica_set(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    set_absent(spec, "replicas", 1);
+    template_of(spec);
+    if let Some(status) = object_at(root, "status") {
+        set_absent(status, "replicas", 0);
+    }
+}
+
+/// Selector and labels come from the template's labels where they are not given (this kind alone does so).
+pub(super) fn replication_controller(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    set_absent(spec, "replicas", 1);
+    template_of(spec);
+    let labels = spec
+        .get("template")
+        .and_then(|t| t.pointer("/metadata/labels"))
+        .filter(|labels| labels.as_object().is_some_and(|l| !l.is_empty()))
+        .cloned();
+    if let Some(labels) = labels {
+        if is_empty(spec, "selector") {
+            spec.insert("selector".to_owned(), labels.clone());
+        }
+        if let Some(metadata) = object_at(root, "metadata")
+            && is_empty(metadata, "labels")
+        {
+            metadata.insert("labels".to_owned(), labels);
+        }
+    }
+    if let Some(status) = object_at(root, "status") {
+        set_absent(status, "replicas", 0);
+    }
+}
+
+fn template_of(spec: &mut Map<String, Value>) {
+    if let Some(template) = maybe(spec, "template")
+        && let Some(spec) = maybe(template, "spec")
+    {
+        pod::spec(spec);
+    }
+}
