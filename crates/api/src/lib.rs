@@ -1,7 +1,18 @@
-//! Kubernetes objects as data: schema table, strict decoding, protobuf, patches, selectors, defaults, validation
-//! and tables. Pure functions on JSON values; no IO, no clock.
+//! Kubernetes objects as data, with no IO and no clock.
+//!
+//! An object is a [`serde_json::Value`]. Everything that must hold for all kinds alike is driven by two tables:
+//! [`registry`] says which resources are served and how they are addressed, [`schema`] says what fields a kind has.
+//! From the two follow strict decoding ([`strict`]), protobuf request bodies ([`protobuf`]), the patches
+//! ([`patch`]), selectors ([`selector`]) and the OpenAPI and discovery documents. Adding a kind is adding a row.
+//!
+//! What differs from kind to kind lives in [`defaults`], [`validation`] and [`printer`].
+//! Every refusal is an [`error::ApiError`]: a Kubernetes `Status` with Kubernetes' own words.
 
 pub mod defaults;
+pub mod error;
 pub mod field;
 pub mod printer;
+pub mod registry;
 pub mod validation;
+
+pub use error::ApiError;
