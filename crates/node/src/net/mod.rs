@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The network: links, addresses, routes and rule sets of nodes and their pods.
+//!
+//! [`fabric`] is the switch between the virtual nodes, made by `cofferdam up` in a network namespace of its own.
+//! [`NodeNet`] is the network inside one node, driven by its agent: it gives pods their links and addresses, keeps
+//! the table `inet cofferdam` equal to what the network policies ask, and repairs it when someone else changes it.
+//!
+//! No isolation step fails silently, and every order is fail closed: a pod's rules are committed before its link is up.
+
+pub mod fabric;
+mod pods;
+
+pub use pods::{HostPort, NamedPort, NetError, NetEvent, NodeNet, NodeNetConfig, PodNet, Protocol};
+
+/// An IPv4 block, `address/prefix`.
+pub use kernel::route::Ipv4Net;
