@@ -1,6 +1,20 @@
-//! Decides who may talk to whom: pods, namespaces and NetworkPolicies in, the rule set of a node out ([`ir`]).
+//! Decides who may talk to whom: pods, namespaces and NetworkPolicies in, the rule set of a node out.
+//!
+//! * [`model`] parses the API objects once; a policy it cannot parse isolates and allows nothing.
+//! * [`compile`] keeps a node's rule set ([`ir`]) up to date, event by event, as differences for one transaction.
+//! * [`evaluate`] answers from the API objects themselves, as naively as it can, and says which rule decides: the
+//!   oracle the rule set is tested against, and the answer to "why?".
 
 mod cidr;
+pub mod compile;
+pub mod evaluate;
 pub mod ir;
+pub mod model;
+#[cfg(test)]
+mod tests;
 
 pub use cidr::{CidrError, subtract};
+pub use compile::{Compiler, Event};
+pub use evaluate::{Cluster, Explanation, Side, evaluate, explain};
+pub use ir::{Change, Direction, Flow, Layer4, Protocol, RuleSet, diff};
+pub use model::{PodRecord, Policy, PolicyError};

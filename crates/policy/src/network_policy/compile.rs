@@ -1,0 +1,775 @@
+//! Compiles policies into a node's rule set, one change at a time. The compiler keeps what it needs to know which sets,
+//! chains and verdicts an event touches: a pod that joins costs its own memberships, a policy that changes costs the
+//! pods it selects. After any history the rule set equals that of a compiler which was told the outcome at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::ir::{
+    Chain, ChainName, Change, Cidr, Direction, Element, Family, PeerMatch, PortMatch, PortRange, Protocol,
+    Rule, RuleSet, Set, SetKind, SetName, SetType,
+};
+use super::model::{AllowRule, Namespaces, Peer, PodRecord, Policy, Port};
+use crate::selector::{Labels, Selector};
+
+/// Something that happened to an object.
+#[derive(Clone, Debug)]
+pub enum Event {
+    UpsertPod(PodRecord),
+    /// By uid: a pod of the same name may be there already.
+    RemovePod(String),
+    UpsertNamespace(String, Labels),
+    RemoveNamespace(String),
+    UpsertPolicy(Policy),
+    RemovePolicy {
+        namespace: String,
+        name: String,
+    },
+}
+
+/// What a set selects; its hash is its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+enum SetKey {
+    Pods { family: Family, namespaces: Namespaces, pods: Selector },
+    Cidrs { family: Family, blocks: Vec<Cidr> },
+    NamedPort { family: Family, protocol: Protocol, name: String },
+}
+
+#[derive(Debug)]
+struct SetState {
+    key: SetKey,
+    /// Chains whose rules look it up.
+    users: usize,
+    /// How many pods bring each element: two, for a moment, while an address goes from one to the next.
+    members: BTreeMap<Element, usize>,
+}
+
+#[derive(Debug)]
+struct ChainState {
+    namespace: String,
+    policies: Vec<String>,
+    /// Local pods that are sent here.
+    users: usize,
+    chain: Rc<Chain>,
+    sets: BTreeSet<SetName>,
+}
+
+#[derive(Debug)]
+struct PodState {
+    record: PodRecord,
+    memberships: BTreeSet<(SetName, Element)>,
+    /// Names of the policies of its namespace that select it; only kept for local pods.
+    selected_by: BTreeSet<String>,
+    egress: Option<ChainName>,
+    ingress: Option<ChainName>,
+}
+
+/// What was there before the events of one call, for everything they touched.
+#[derive(Debug, Default)]
+struct Touched {
+    sets: BTreeMap<SetName, Option<SetType>>,
+    elements: BTreeMap<SetName, BTreeMap<Element, bool>>,
+    chains: BTreeMap<ChainName, Option<Rc<Chain>>>,
+    verdicts: BTreeMap<(Direction, IpAddr), Option<ChainName>>,
+}
+
+/// The state behind one node's rule set. Feed it every pod of the cluster (those of the node with `local`), every
+/// namespace and every policy.
+#[derive(Debug)]
+pub struct Compiler {
+    families: Vec<Family>,
+    namespaces: BTreeMap<String, Labels>,
+    pods: BTreeMap<String, PodState>,
+    pods_by_namespace: BTreeMap<String, BTreeSet<String>>,
+    policies: BTreeMap<String, BTreeMap<String, Policy>>,
+    sets: BTreeMap<SetName, SetState>,
+    chains: BTreeMap<ChainName, ChainState>,
+    /// Who claims an address, oldest first: (created, uid). Only the youngest has it: when an address is given out
+    /// again, its old pod may still be in the API for a moment, and its labels must not count for the new one.
+    claims: BTreeMap<IpAddr, BTreeSet<(String, String)>>,
+    egress: BTreeMap<IpAddr, ChainName>,
+    ingress: BTreeMap<IpAddr, ChainName>,
+    touched: Touched,
+}
+
+impl Compiler {
+    /// `families`: those the cluster's pods have. A block of another family makes no rule, and stops nothing else.
+    pub fn new(families: &[Family]) -> Compiler {
+        Compiler {
+            families: families.to_vec(),
+            namespaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            pods_by_namespace: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            egress: BTreeMap::new(),
+            ingress: BTreeMap::new(),
+            touched: Touched::default(),
+        }
+    }
+
+    /// Takes any number of events; gives the steps of one transaction, in the order of [`super::ir::diff`].
+    pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Change> {
+        for event in events {
+            match event {
+                Event::UpsertPod(pod) => self.put_pod(pod),
+                Event::RemovePod(uid) => self.drop_pod(&uid),
+                Event::UpsertNamespace(name, labels) => self.put_namespace(name, Some(labels)),
+                Event::RemoveNamespace(name) => self.put_namespace(name, None),
+                Event::UpsertPolicy(policy) => {
+                    let (namespace, name) = (policy.namespace.clone(), policy.name.clone());
+                    self.put_policy(namespace, name, Some(policy));
+                }
+                Event::RemovePolicy { namespace, name } => self.put_policy(namespace, name, None),
+            }
+        }
+        self.changes()
+    }
+
+    pub fn upsert_pod(&mut self, pod: PodRecord) -> Vec<Change> {
+        self.apply([Event::UpsertPod(pod)])
+    }
+
+    pub fn remove_pod(&mut self, uid: &str) -> Vec<Change> {
+        self.apply([Event::RemovePod(uid.to_string())])
+    }
+
+    pub fn upsert_namespace(&mut self, name: &str, labels: Labels) -> Vec<Change> {
+        self.apply([Event::UpsertNamespace(name.to_string(), labels)])
+    }
+
+    pub fn remove_namespace(&mut self, name: &str) -> Vec<Change> {
+        self.apply([Event::RemoveNamespace(name.to_string())])
+    }
+
+    pub fn upsert_policy(&mut self, policy: Policy) -> Vec<Change> {
+        self.apply([Event::UpsertPolicy(policy)])
+    }
+
+    pub fn remove_policy(&mut self, namespace: &str, name: &str) -> Vec<Change> {
+        self.apply([Event::RemovePolicy { namespace: namespace.to_string(), name: name.to_string() }])
+    }
+
+    /// The whole rule set as it stands.
+    pub fn rule_set(&self) -> RuleSet {
+        RuleSet {
+            sets: self.sets.iter().map(|(name, state)| (name.clone(), state.to_set())).collect(),
+            chains: self.chains.iter().map(|(name, state)| (name.clone(), (*state.chain).clone())).collect(),
+            egress: self.egress.clone(),
+            ingress: self.ingress.clone(),
+        }
+    }
+
+    /// The policies behind a chain, for people who read the rule set: namespace and names.
+    pub fn policies_of(&self, chain: &ChainName) -> Option<(&str, &[String])> {
+        self.chains.get(chain).map(|state| (state.namespace.as_str(), state.policies.as_slice()))
+    }
+
+    /// The uid of a pod that is known, with its record.
+    pub fn pod(&self, uid: &str) -> Option<&PodRecord> {
+        self.pods.get(uid).map(|pod| &pod.record)
+    }
+
+    // Pods
+
+    fn put_pod(&mut self, record: PodRecord) {
+        let uid = record.uid.clone();
+        if self.pods.get(&uid).is_some_and(|pod| pod.record == record) {
+            return;
+        }
+        // The old chains are let go only when the new ones are held, or sets that stay would be built again.
+        let old = self.take_pod(&uid);
+        let selected_by = match record.local {
+            true => self
+                .policies
+                .get(&record.namespace)
+                .into_iter()
+                .flatten()
+                .filter(|(_, policy)| policy.subject.matches(&record.labels))
+                .map(|(name, _)| name.clone())
+                .collect(),
+            false => BTreeSet::new(),
+        };
+        for address in &record.addresses {
+            self.claims.entry(*address).or_default().insert((record.created.clone(), uid.clone()));
+        }
+        self.pods_by_namespace.entry(record.namespace.clone()).or_default().insert(uid.clone());
+        let addresses = record.addresses.clone();
+        let state =
+            PodState { record, memberships: BTreeSet::new(), selected_by, egress: None, ingress: None };
+        self.pods.insert(uid.clone(), state);
+        self.refresh_memberships(&uid);
+        self.refresh_claimants(&addresses, &uid);
+        self.refresh_chains(&uid);
+        if let Some(old) = old {
+            self.let_go(&old);
+        }
+        self.refresh_verdicts(&addresses);
+    }
+
+    fn drop_pod(&mut self, uid: &str) {
+        if let Some(old) = self.take_pod(uid) {
+            self.let_go(&old);
+        }
+    }
+
+    /// Takes a pod out of everything but its chains.
+    fn take_pod(&mut self, uid: &str) -> Option<PodState> {
+        let old = self.pods.remove(uid)?;
+        for (set, element) in &old.memberships {
+            self.count_element(set, *element, false);
+        }
+        if let Some(uids) = self.pods_by_namespace.get_mut(&old.record.namespace) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.pods_by_namespace.remove(&old.record.namespace);
+            }
+        }
+        let claim = (old.record.created.clone(), uid.to_string());
+        for address in &old.record.addresses {
+            if let Some(claims) = self.claims.get_mut(address) {
+                claims.remove(&claim);
+                if claims.is_empty() {
+                    self.claims.remove(address);
+                }
+            }
+        }
+        Some(old)
+    }
+
+    fn let_go(&mut self, old: &PodState) {
+        self.refresh_claimants(&old.record.addresses, &old.record.uid);
+        self.refresh_verdicts(&old.record.addresses);
+        for chain in [&old.egress, &old.ingress].into_iter().flatten() {
+            self.release_chain(chain);
+        }
+    }
+
+    /// Pods other than `but` that claim one of these addresses: which of them has it may have changed.
+    fn refresh_claimants(&mut self, addresses: &[IpAddr], but: &str) {
+        let claims = addresses.iter().filter_map(|address| self.claims.get(address)).flatten();
+        let others: BTreeSet<String> = claims.map(|(_, uid)| uid.clone()).filter(|uid| uid != but).collect();
+        for uid in others {
+            self.refresh_memberships(&uid);
+        }
+    }
+
+    fn has_address(&self, uid: &str, element: &Element) -> bool {
+        let (Element::Address(address) | Element::Port(address, _)) = element else { return false };
+        let youngest = self.claims.get(address).and_then(|claims| claims.last());
+        youngest.is_some_and(|(_, holder)| holder == uid)
+    }
+
+    fn refresh_memberships(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get(uid) else { return };
+        let labels = self.namespaces.get(&pod.record.namespace);
+        let memberships: BTreeSet<(SetName, Element)> = self
+            .sets
+            .iter()
+            .flat_map(|(name, set)| set.key.elements_of(&pod.record, labels).map(move |e| (name.clone(), e)))
+            .filter(|(_, element)| self.has_address(uid, element))
+            .collect();
+        let before = pod.memberships.clone();
+        for (set, element) in memberships.difference(&before) {
+            self.count_element(set, *element, true);
+        }
+        for (set, element) in before.difference(&memberships) {
+            self.count_element(set, *element, false);
+        }
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.memberships = memberships;
+        }
+    }
+
+    /// Sends a pod to the chains that its `selected_by` asks for.
+    fn refresh_chains(&mut self, uid: &str) {
+        for direction in Direction::ALL {
+            let Some(pod) = self.pods.get(uid) else { return };
+            let namespace = pod.record.namespace.clone();
+            let policies: Vec<String> = match self.policies.get(&namespace) {
+                Some(known) => pod
+                    .selected_by
+                    .iter()
+                    .filter(|name| known.get(*name).is_some_and(|p| p.rules(direction).is_some()))
+                    .cloned()
+                    .collect(),
+                None => Vec::new(),
+            };
+            let old = pod.chain(direction).clone();
+            let new = (!policies.is_empty() && !pod.record.addresses.is_empty())
+                .then(|| chain_name(direction, &namespace, &policies));
+            if old == new {
+                continue;
+            }
+            if let Some(name) = &new {
+                self.acquire_chain(name, direction, &namespace, policies);
+            }
+            let Some(pod) = self.pods.get_mut(uid) else { return };
+            *pod.chain_mut(direction) = new;
+            let addresses = pod.record.addresses.clone();
+            self.refresh_verdicts(&addresses);
+            if let Some(name) = &old {
+                self.release_chain(name);
+            }
+        }
+    }
+
+    fn refresh_verdicts(&mut self, addresses: &[IpAddr]) {
+        for address in addresses.iter().filter(|a| self.families.contains(&Family::of(a))) {
+            // The youngest pod that claims the address is the one that has it.
+            let holder = self.claims.get(address).and_then(|claims| claims.last());
+            let holder = holder.and_then(|(_, uid)| self.pods.get(uid));
+            for direction in Direction::ALL {
+                let chain = holder.and_then(|pod| pod.chain(direction).clone());
+                let map = match direction {
+                    Direction::Egress => &mut self.egress,
+                    Direction::Ingress => &mut self.ingress,
+                };
+                let before = match &chain {
+                    Some(chain) => map.insert(*address, chain.clone()),
+                    None => map.remove(address),
+                };
+                if before != chain {
+                    self.touched.verdicts.entry((direction, *address)).or_insert(before);
+                }
+            }
+        }
+    }
+
+    // Namespaces
+
+    fn put_namespace(&mut self, name: String, labels: Option<Labels>) {
+        if self.namespaces.get(&name) == labels.as_ref() {
+            return;
+        }
+        match labels {
+            Some(labels) => self.namespaces.insert(name.clone(), labels),
+            None => self.namespaces.remove(&name),
+        };
+        for uid in self.pods_by_namespace.get(&name).cloned().unwrap_or_default() {
+            self.refresh_memberships(&uid);
+        }
+    }
+
+    // Policies
+
+    fn put_policy(&mut self, namespace: String, name: String, policy: Option<Policy>) {
+        let known = self.policies.entry(namespace.clone()).or_default();
+        if known.get(&name) == policy.as_ref() {
+            if known.is_empty() {
+                self.policies.remove(&namespace);
+            }
+            return;
+        }
+        let subject = policy.as_ref().map(|policy| policy.subject.clone());
+        match policy {
+            Some(policy) => known.insert(name.clone(), policy),
+            None => known.remove(&name),
+        };
+        if known.is_empty() {
+            self.policies.remove(&namespace);
+        }
+        // Chains that have this policy and go on having it: new rules, same verdicts. A chain in which it no longer
+        // belongs loses all its pods below, and goes.
+        let chains: Vec<ChainName> = self
+            .chains
+            .iter()
+            .filter(|(_, chain)| chain.namespace == namespace && chain.policies.contains(&name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for chain in chains {
+            self.recompile(&chain);
+        }
+        for uid in self.pods_by_namespace.get(&namespace).cloned().unwrap_or_default() {
+            let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.record.local) else { continue };
+            let was = pod.selected_by.contains(&name);
+            let is = subject.as_ref().is_some_and(|subject| subject.matches(&pod.record.labels));
+            match is {
+                true => pod.selected_by.insert(name.clone()),
+                false => pod.selected_by.remove(&name),
+            };
+            if was || is {
+                self.refresh_chains(&uid);
+            }
+        }
+    }
+
+    // Chains
+
+    fn acquire_chain(
+        &mut self,
+        name: &ChainName,
+        direction: Direction,
+        namespace: &str,
+        policies: Vec<String>,
+    ) {
+        if let Some(state) = self.chains.get_mut(name) {
+            state.users += 1;
+            return;
+        }
+        let (chain, keys) = self.compile_chain(direction, namespace, &policies);
+        self.touched.chains.entry(name.clone()).or_insert(None);
+        let sets = keys.keys().cloned().collect();
+        for (set, key) in keys {
+            self.acquire_set(set, key);
+        }
+        let namespace = namespace.to_string();
+        let chain = Rc::new(chain);
+        self.chains.insert(name.clone(), ChainState { namespace, policies, users: 1, chain, sets });
+    }
+
+    fn release_chain(&mut self, name: &ChainName) {
+        let Some(state) = self.chains.get_mut(name) else { return };
+        state.users -= 1;
+        if state.users > 0 {
+            return;
+        }
+        if let Some(state) = self.chains.remove(name) {
+            self.touched.chains.entry(name.clone()).or_insert(Some(state.chain));
+            for set in &state.sets {
+                self.release_set(set);
+            }
+        }
+    }
+
+    fn recompile(&mut self, name: &ChainName) {
+        let Some(state) = self.chains.get(name) else { return };
+        let (direction, before, old_sets) = (state.chain.direction, state.chain.clone(), state.sets.clone());
+        let (namespace, policies) = (state.namespace.clone(), state.policies.clone());
+        let (chain, keys) = self.compile_chain(direction, &namespace, &policies);
+        if chain == *before {
+            return;
+        }
+        let sets: BTreeSet<SetName> = keys.keys().cloned().collect();
+        for (set, key) in keys {
+            self.acquire_set(set, key);
+        }
+        for set in &old_sets {
+            self.release_set(set);
+        }
+        self.touched.chains.entry(name.clone()).or_insert(Some(before));
+        if let Some(state) = self.chains.get_mut(name) {
+            state.chain = Rc::new(chain);
+            state.sets = sets;
+        }
+    }
+
+    fn compile_chain(
+        &self,
+        direction: Direction,
+        namespace: &str,
+        policies: &[String],
+    ) -> (Chain, BTreeMap<SetName, SetKey>) {
+        let mut keys = BTreeMap::new();
+        let mut rules = BTreeSet::new();
+        let known = self.policies.get(namespace);
+        let selecting = policies.iter().filter_map(|name| known?.get(name));
+        for allow in selecting.flat_map(|policy| policy.rules(direction).unwrap_or_default()) {
+            for family in &self.families {
+                compile_rule(allow, *family, &mut rules, &mut keys);
+            }
+        }
+        (Chain { direction, rules: rules.into_iter().collect() }, keys)
+    }
+
+    // Sets
+
+    fn acquire_set(&mut self, name: SetName, key: SetKey) {
+        if let Some(state) = self.sets.get_mut(&name) {
+            state.users += 1;
+            return;
+        }
+        self.touched.sets.entry(name.clone()).or_insert(None);
+        let mut elements: Vec<(Option<String>, Element)> = Vec::new();
+        match &key {
+            SetKey::Cidrs { blocks, .. } => elements.extend(blocks.iter().map(|b| (None, Element::Cidr(*b)))),
+            SetKey::Pods { namespaces: Namespaces::Named(namespace), .. } => {
+                for uid in self.pods_by_namespace.get(namespace).into_iter().flatten() {
+                    let Some(pod) = self.pods.get(uid) else { continue };
+                    elements.extend(key.elements_of(&pod.record, None).map(|e| (Some(uid.clone()), e)));
+                }
+            }
+            SetKey::Pods { .. } | SetKey::NamedPort { .. } => {
+                for (uid, pod) in &self.pods {
+                    let labels = self.namespaces.get(&pod.record.namespace);
+                    elements.extend(key.elements_of(&pod.record, labels).map(|e| (Some(uid.clone()), e)));
+                }
+            }
+        }
+        elements.retain(|(uid, element)| uid.as_ref().is_none_or(|uid| self.has_address(uid, element)));
+        self.sets.insert(name.clone(), SetState { key, users: 1, members: BTreeMap::new() });
+        for (uid, element) in elements {
+            self.count_element(&name, element, true);
+            if let Some(pod) = uid.and_then(|uid| self.pods.get_mut(&uid)) {
+                pod.memberships.insert((name.clone(), element));
+            }
+        }
+    }
+
+    fn release_set(&mut self, name: &SetName) {
+        let Some(state) = self.sets.get_mut(name) else { return };
+        state.users -= 1;
+        if state.users > 0 {
+            return;
+        }
+        if let Some(state) = self.sets.remove(name) {
+            self.touched.sets.entry(name.clone()).or_insert(Some(state.key.set_type()));
+            let touched = self.touched.elements.entry(name.clone()).or_default();
+            for element in state.members.keys() {
+                touched.entry(*element).or_insert(true);
+            }
+            for pod in self.pods.values_mut() {
+                pod.memberships.retain(|(set, _)| set != name);
+            }
+        }
+    }
+
+    fn count_element(&mut self, name: &SetName, element: Element, more: bool) {
+        let Some(set) = self.sets.get_mut(name) else { return };
+        let count = set.members.entry(element).or_insert(0);
+        let before = *count > 0;
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        let after = *count > 0;
+        if !after {
+            set.members.remove(&element);
+        }
+        if before != after {
+            self.touched.elements.entry(name.clone()).or_default().entry(element).or_insert(before);
+        }
+    }
+
+    /// What is different now, in the order of [`super::ir::diff`].
+    fn changes(&mut self) -> Vec<Change> {
+        let touched = std::mem::take(&mut self.touched);
+        let mut changes = Vec::new();
+        let names: BTreeSet<&SetName> = touched.sets.keys().chain(touched.elements.keys()).collect();
+        for name in names {
+            let Some(state) = self.sets.get(name) else { continue };
+            if touched.sets.get(name) == Some(&None) {
+                changes.push(Change::AddSet { name: name.clone(), of: state.key.set_type() });
+            }
+            let (mut come, mut gone) = (Vec::new(), Vec::new());
+            for (element, before) in touched.elements.get(name).into_iter().flatten() {
+                match (*before, state.members.contains_key(element)) {
+                    (false, true) => come.push(*element),
+                    (true, false) => gone.push(*element),
+                    _ => {}
+                }
+            }
+            if !gone.is_empty() {
+                changes.push(Change::DeleteElements { set: name.clone(), elements: gone });
+            }
+            if !come.is_empty() {
+                changes.push(Change::AddElements { set: name.clone(), elements: come });
+            }
+        }
+        for (name, before) in &touched.chains {
+            let Some(state) = self.chains.get(name) else { continue };
+            let (name, chain) = (name.clone(), (*state.chain).clone());
+            match before {
+                None => changes.push(Change::AddChain { name, chain }),
+                Some(before) if **before != chain => changes.push(Change::ReplaceChain { name, chain }),
+                Some(_) => {}
+            }
+        }
+        for direction in Direction::ALL {
+            let (mut come, mut gone) = (Vec::new(), Vec::new());
+            for ((_, address), before) in touched.verdicts.iter().filter(|((d, _), _)| *d == direction) {
+                let map = match direction {
+                    Direction::Egress => &self.egress,
+                    Direction::Ingress => &self.ingress,
+                };
+                let now = map.get(address);
+                if now != before.as_ref() {
+                    gone.extend(before.iter().map(|_| *address));
+                    come.extend(now.map(|chain| (*address, chain.clone())));
+                }
+            }
+            if !gone.is_empty() {
+                changes.push(Change::DeleteVerdicts { direction, addresses: gone });
+            }
+            if !come.is_empty() {
+                changes.push(Change::AddVerdicts { direction, verdicts: come });
+            }
+        }
+        for (name, before) in &touched.chains {
+            if before.is_some() && !self.chains.contains_key(name) {
+                changes.push(Change::DeleteChain { name: name.clone() });
+            }
+        }
+        for (name, before) in &touched.sets {
+            if before.is_some() && !self.sets.contains_key(name) {
+                changes.push(Change::DeleteSet { name: name.clone() });
+            }
+        }
+        changes
+    }
+}
+
+impl PodState {
+    fn chain(&self, direction: Direction) -> &Option<ChainName> {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+
+    fn chain_mut(&mut self, direction: Direction) -> &mut Option<ChainName> {
+        match direction {
+            Direction::Egress => &mut self.egress,
+            Direction::Ingress => &mut self.ingress,
+        }
+    }
+}
+
+impl SetState {
+    fn to_set(&self) -> Set {
+        Set { of: self.key.set_type(), elements: self.members.keys().copied().collect() }
+    }
+}
+
+impl SetKey {
+    fn set_type(&self) -> SetType {
+        match self {
+            SetKey::Pods { family, .. } => SetType { family: *family, kind: SetKind::Pods },
+            SetKey::Cidrs { family, .. } => SetType { family: *family, kind: SetKind::Cidrs },
+            SetKey::NamedPort { family, .. } => SetType { family: *family, kind: SetKind::NamedPort },
+        }
+    }
+
+    fn name(&self) -> SetName {
+        let prefix = match self {
+            SetKey::Pods { .. } => "pods",
+            SetKey::Cidrs { .. } => "cidr",
+            SetKey::NamedPort { .. } => "port",
+        };
+        SetName(format!("{prefix}-{}", hash(self)))
+    }
+
+    /// What a pod brings into this set; `labels` are those of its namespace, if that is known.
+    fn elements_of<'a>(
+        &'a self,
+        pod: &'a PodRecord,
+        labels: Option<&Labels>,
+    ) -> impl Iterator<Item = Element> + use<'a> {
+        let (family, port) = match self {
+            SetKey::Pods { family, namespaces, pods } => {
+                let inside = match namespaces {
+                    Namespaces::Named(name) => *name == pod.namespace,
+                    Namespaces::Matching(selector) => labels.is_some_and(|labels| selector.matches(labels)),
+                };
+                ((inside && pods.matches(&pod.labels)).then_some(*family), None)
+            }
+            SetKey::Cidrs { .. } => (None, None),
+            SetKey::NamedPort { family, protocol, name } => {
+                let port = pod.named_ports.iter().find(|((p, n), _)| p == protocol && n == name);
+                (port.map(|_| *family), port.map(|(_, port)| *port))
+            }
+        };
+        pod.addresses.iter().filter(move |address| family == Some(Family::of(address))).map(move |address| {
+            match port {
+                Some(port) => Element::Port(*address, port),
+                None => Element::Address(*address),
+            }
+        })
+    }
+}
+
+fn compile_rule(
+    allow: &AllowRule,
+    family: Family,
+    rules: &mut BTreeSet<Rule>,
+    keys: &mut BTreeMap<SetName, SetKey>,
+) {
+    let mut set = |key: SetKey| {
+        let name = key.name();
+        keys.insert(name.clone(), key);
+        name
+    };
+    let mut peers = Vec::new();
+    for peer in &allow.peers {
+        match peer {
+            Peer::Pods { namespaces, pods } => {
+                let key = SetKey::Pods { family, namespaces: namespaces.clone(), pods: pods.clone() };
+                peers.push(PeerMatch::Pods(set(key)));
+            }
+            Peer::Blocks(blocks) if blocks.iter().any(|block| block.family() == family) => {
+                peers.push(PeerMatch::Cidrs(set(SetKey::Cidrs { family, blocks: blocks.clone() })));
+            }
+            Peer::Blocks(_) => {}
+        }
+    }
+    if allow.peers.is_empty() {
+        peers.push(PeerMatch::Any);
+    }
+    // No peer of this family: the rule allows nobody, so its port sets are not wanted either.
+    if peers.is_empty() {
+        return;
+    }
+    let mut ports: Vec<PortMatch> = Vec::new();
+    for protocol in Protocol::ALL {
+        let mut ranges = Vec::new();
+        for port in &allow.ports {
+            match port {
+                Port::Every(p) if *p == protocol => ranges.push(PortRange { first: 0, last: u16::MAX }),
+                Port::Range(p, range) if *p == protocol => ranges.push(*range),
+                Port::Named(p, name) if *p == protocol => {
+                    let name = set(SetKey::NamedPort { family, protocol, name: name.clone() });
+                    ports.push(PortMatch::Named(protocol, name));
+                }
+                _ => {}
+            }
+        }
+        match join(ranges).as_slice() {
+            [] => {}
+            [PortRange { first: 0, last: u16::MAX }] => ports.push(PortMatch::Protocol(protocol)),
+            ranges => ports.push(PortMatch::Ranges(protocol, ranges.to_vec())),
+        }
+    }
+    if allow.ports.is_empty() {
+        ports.push(PortMatch::Any);
+    }
+    for peer in &peers {
+        rules.extend(ports.iter().map(|port| Rule { peer: peer.clone(), port: port.clone() }));
+    }
+}
+
+/// Sorted, with what overlaps or touches joined: an nf_tables interval set takes no overlap.
+fn join(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
+    ranges.sort();
+    let mut joined: Vec<PortRange> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
+                last.last = last.last.max(range.last)
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+fn chain_name(direction: Direction, namespace: &str, policies: &[String]) -> ChainName {
+    let prefix = match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    };
+    ChainName(format!("{prefix}-{}", hash(&(namespace, policies))))
+}
+
+/// 128 bits of SHA-256 over the JSON text: who writes policies chooses what is hashed, and must not be able to find
+/// two selectors with one name.
+fn hash(key: &impl Serialize) -> String {
+    let text = serde_json::to_vec(key).expect("names, selectors and numbers serialize");
+    Sha256::digest(&text).iter().take(16).fold(String::with_capacity(32), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}

@@ -1,0 +1,247 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const ADDRESSES: [&str; 8] = [
+    "10.244.1.1",
+    "10.244.1.2",
+    "10.244.1.3",
+    "10.244.1.4",
+    "10.244.2.1",
+    "10.244.2.2",
+    "10.244.2.3",
+    "10.244.2.4",
+];
+const PORTS: [u16; 5] = [1, 80, 81, 443, 65535];
+
+fn labels() -> impl Strategy<Value = Value> {
+    (prop::option::of(0..2u8), prop::option::of(0..2u8)).prop_map(|(x, y)| {
+        let mut labels = serde_json::Map::new();
+        x.map(|x| labels.insert("x".into(), json!(x.to_string())));
+        y.map(|y| labels.insert("y".into(), json!(y.to_string())));
+        Value::Object(labels)
+    })
+}
+
+fn selector() -> impl Strategy<Value = Value> {
+    let expression =
+        (prop::sample::select(vec!["x", "y"]), 0..4u8, 0..3u8).prop_map(|(key, operator, value)| {
+            let operator = ["In", "NotIn", "Exists", "DoesNotExist"][operator as usize];
+            let values: Vec<String> = match operator {
+                "In" | "NotIn" if value == 2 => vec!["0".into(), "1".into()],
+                "In" | "NotIn" => vec![value.to_string()],
+                _ => vec![],
+            };
+            json!({ "key": key, "operator": operator, "values": values })
+        });
+    prop_oneof![
+        2 => Just(json!({})),
+        4 => labels().prop_map(|labels| json!({ "matchLabels": labels })),
+        2 => (labels(), prop::collection::vec(expression, 0..3))
+            .prop_map(|(labels, all)| json!({ "matchLabels": labels, "matchExpressions": all })),
+    ]
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    let ports =
+        prop::collection::vec((prop::sample::select(vec!["web", "dns"]), 0..3u8, 0..PORTS.len()), 0..3);
+    (0..4u8, 0..3usize, labels(), 0..8usize, 0..12u8, ports, 0..3u8).prop_map(
+        |(number, namespace, labels, address, kind, ports, created)| {
+            let ports: Vec<Value> = ports
+                .iter()
+                .map(|(name, protocol, port)| {
+                    let protocol = Protocol::ALL[*protocol as usize].name();
+                    json!({ "name": name, "protocol": protocol, "containerPort": PORTS[*port] })
+                })
+                .collect();
+            // A pod's address is of its node's range, so two pods that hold one address are on one node.
+            let namespace = NAMESPACES[namespace];
+            let mut status = json!({ "phase": if kind == 1 { "Failed" } else { "Running" } });
+            if kind != 2 {
+                status["podIP"] = json!(ADDRESSES[address]);
+                status["podIPs"] = json!([{ "ip": ADDRESSES[address] }]);
+            }
+            serde_json::from_value(json!({
+                "metadata": { "namespace": namespace, "name": format!("p{number}"), "labels": labels,
+                              "uid": format!("{namespace}-p{number}"),
+                              "creationTimestamp": format!("2026-01-0{}T00:00:00Z", created + 1) },
+                "spec": { "nodeName": format!("node-{}", address / 4 + 1), "hostNetwork": kind == 0,
+                          "containers": [{ "name": "c", "ports": ports }] },
+                "status": status,
+            }))
+            .unwrap()
+        },
+    )
+}
+
+fn peer() -> impl Strategy<Value = Value> {
+    let blocks =
+        vec!["0.0.0.0/0", "10.244.0.0/16", "10.244.1.0/24", "10.244.1.2/32", "192.0.2.0/24", "fd00::/8"];
+    let block = prop::sample::select(blocks);
+    prop_oneof![
+        3 => selector().prop_map(|s| json!({ "podSelector": s })),
+        2 => selector().prop_map(|s| json!({ "namespaceSelector": s })),
+        2 => (selector(), selector()).prop_map(|(n, p)| json!({ "namespaceSelector": n, "podSelector": p })),
+        2 => (block.clone(), prop::collection::vec(block, 0..3))
+            .prop_map(|(cidr, except)| json!({ "ipBlock": { "cidr": cidr, "except": except } })),
+    ]
+}
+
+fn port() -> impl Strategy<Value = Value> {
+    let protocol = prop::sample::select(vec!["TCP", "UDP", "SCTP"]);
+    prop_oneof![
+        2 => Just(json!({})),
+        2 => protocol.clone().prop_map(|p| json!({ "protocol": p })),
+        4 => (protocol.clone(), 0..PORTS.len()).prop_map(|(p, port)| json!({ "protocol": p, "port": PORTS[port] })),
+        2 => (protocol.clone(), 0..PORTS.len(), 0..PORTS.len()).prop_map(|(p, a, b)| {
+            let (first, last) = (PORTS[a.min(b)], PORTS[a.max(b)]);
+            json!({ "protocol": p, "port": first, "endPort": last })
+        }),
+        2 => (protocol, prop::sample::select(vec!["web", "dns"])).prop_map(|(p, name)| json!({ "protocol": p, "port": name })),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = NetworkPolicy> {
+    let rule = || (prop::collection::vec(peer(), 0..3), prop::collection::vec(port(), 0..3));
+    let types = prop::option::of(prop::sample::subsequence(vec!["Ingress", "Egress"], 0..=2));
+    let rules = || prop::collection::vec(rule(), 0..3);
+    (0..4u8, 0..3usize, selector(), types, rules(), rules()).prop_map(
+        |(number, namespace, subject, types, ingress, egress)| {
+            let with = |rules: Vec<(Vec<Value>, Vec<Value>)>, field: &str| -> Vec<Value> {
+                rules.into_iter().map(|(peers, ports)| json!({ field: peers, "ports": ports })).collect()
+            };
+            serde_json::from_value(json!({
+                "metadata": { "namespace": NAMESPACES[namespace], "name": format!("n{number}") },
+                "spec": { "podSelector": subject, "policyTypes": types,
+                          "ingress": with(ingress, "from"), "egress": with(egress, "to") },
+            }))
+            .unwrap()
+        },
+    )
+}
+
+fn namespace() -> impl Strategy<Value = Namespace> {
+    (0..3usize, labels()).prop_map(|(name, labels)| {
+        serde_json::from_value(json!({ "metadata": { "name": NAMESPACES[name], "labels": labels } })).unwrap()
+    })
+}
+
+/// Something that a watch brings.
+#[derive(Clone, Debug)]
+enum Step {
+    Pod(Pod),
+    NoPod(usize),
+    Namespace(Namespace),
+    NoNamespace(usize),
+    Policy(NetworkPolicy),
+    NoPolicy(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => pod().prop_map(Step::Pod),
+        2 => any::<usize>().prop_map(Step::NoPod),
+        4 => namespace().prop_map(Step::Namespace),
+        1 => any::<usize>().prop_map(Step::NoNamespace),
+        6 => policy().prop_map(Step::Policy),
+        2 => any::<usize>().prop_map(Step::NoPolicy),
+    ]
+}
+
+fn put<T>(list: &mut Vec<T>, item: T, same: impl Fn(&T, &T) -> bool) {
+    match list.iter_mut().find(|other| same(other, &item)) {
+        Some(other) => *other = item,
+        None => list.push(item),
+    }
+}
+
+impl Objects {
+    /// Takes the step; gives what a node's compiler is told of it.
+    fn take(&mut self, step: Step, node: &str) -> Option<Event> {
+        fn pick<T>(list: &mut Vec<T>, index: usize) -> Option<T> {
+            (!list.is_empty()).then(|| list.remove(index % list.len()))
+        }
+        Some(match step {
+            Step::Pod(pod) => {
+                let event = Event::UpsertPod(PodRecord::from_api(&pod, node));
+                put(&mut self.pods, pod, |a, b| a.metadata.uid == b.metadata.uid);
+                event
+            }
+            Step::NoPod(index) => Event::RemovePod(pick(&mut self.pods, index)?.metadata.uid.unwrap()),
+            Step::Namespace(namespace) => {
+                let meta = namespace.metadata.clone();
+                put(&mut self.namespaces, namespace, |a, b| a.metadata.name == b.metadata.name);
+                Event::UpsertNamespace(meta.name.unwrap(), meta.labels.unwrap_or_default())
+            }
+            Step::NoNamespace(index) => {
+                Event::RemoveNamespace(pick(&mut self.namespaces, index)?.metadata.name.unwrap())
+            }
+            Step::Policy(policy) => {
+                let event = Event::UpsertPolicy(Policy::from_api(&policy).0);
+                let key = |p: &NetworkPolicy| (p.metadata.namespace.clone(), p.metadata.name.clone());
+                put(&mut self.policies, policy, |a, b| key(a) == key(b));
+                event
+            }
+            Step::NoPolicy(index) => {
+                let meta = pick(&mut self.policies, index)?.metadata;
+                Event::RemovePolicy { namespace: meta.namespace.unwrap(), name: meta.name.unwrap() }
+            }
+        })
+    }
+}
+
+fn flows() -> impl Strategy<Value = Vec<Flow>> {
+    let ends = ADDRESSES.into_iter().chain(["192.0.2.7", "10.244.9.9"]).map(ip).collect::<Vec<_>>();
+    let layer4 = prop_oneof![
+        9 => (0..3usize, 0..PORTS.len()).prop_map(|(p, port)| Layer4::Port(Protocol::ALL[p], PORTS[port])),
+        1 => Just(Layer4::Other(1)),
+    ];
+    let flow = (prop::sample::select(ends.clone()), prop::sample::select(ends), layer4)
+        .prop_map(|(client, server, layer4)| Flow { client, server, layer4 });
+    prop::collection::vec(flow, 40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_rule_sets_of_the_nodes_say_what_the_naive_evaluator_says(
+        steps in prop::collection::vec(step(), 1..40), flows in flows(),
+    ) {
+        let mut objects = Objects::default();
+        for step in steps {
+            objects.take(step, "");
+        }
+        let nodes = [objects.rule_set("node-1"), objects.rule_set("node-2")];
+        for flow in &flows {
+            let explanation = explain(&objects.cluster(), flow);
+            let judged = nodes.iter().all(|rules| rules.judge(flow));
+            prop_assert_eq!(judged, explanation.allowed, "{:?}: {:#?}", flow, explanation);
+        }
+    }
+
+    #[test]
+    fn a_history_and_its_outcome_give_the_same_rule_set(
+        steps in prop::collection::vec((step(), any::<bool>()), 1..60),
+    ) {
+        let mut objects = Objects::default();
+        let mut compiler = Compiler::new(&[Family::V4]);
+        let mut kernel = RuleSet::default();
+        let mut batch = Vec::new();
+        for (step, commit) in steps {
+            batch.extend(objects.take(step, "node-1"));
+            if !commit {
+                continue;
+            }
+            let before = kernel.clone();
+            let changes = compiler.apply(batch.drain(..));
+            for change in &changes {
+                prop_assert_eq!(kernel.apply(change), Ok(()), "{:#?}", &changes);
+            }
+            prop_assert_eq!(&kernel, &objects.rule_set("node-1"));
+            prop_assert_eq!(&changes, &diff(&before, &kernel), "the least there is to do, in order");
+        }
+    }
+}
