@@ -1,3 +1,4 @@
 //! TODO
 
+pub mod netlink;
 pub mod route;
