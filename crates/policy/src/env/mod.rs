@@ -1,11 +1,26 @@
 //! The environment of a container: service variables, `envFrom`, `env` and the expansion of `$(VAR)`, in the kubelet's
-//! order. ConfigMaps and Secrets come as lookups, so that deciding stays pure.
+//! order (`pkg/kubelet/kubelet_pods.go`, makeEnvironmentVariables). ConfigMaps and Secrets come as lookups, so that deciding
+//! stays pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvFromSource, EnvVarSource, Pod, Secret, SecretKeySelector, Service,
+};
 
+pub use self::{
+    expand::expand,
+    fields::{field, format_map, resource_field},
+    services::service_variables,
+};
 use crate::{node_facts::NodeFacts, security_context::ConfigError};
+
+mod expand;
+mod fields;
+mod services;
+
+#[cfg(test)]
+mod tests;
 
 /// What variables may refer to. Objects by name, all of the pod's namespace.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +37,7 @@ pub struct Sources<'a> {
 /// The environment and what was left out of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Names and values in order; a name occurs once.
+    /// Names and values; a name occurs once. First the services', then `envFrom`, then `env`, each in its order.
     pub variables: Vec<(String, String)>,
     /// Warning events of the pod: reason and message.
     pub events: Vec<(&'static str, String)>,
@@ -31,14 +46,43 @@ pub struct Environment {
 /// Names of the objects that the container's `env` and `envFrom` refer to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    pub config_maps: std::collections::BTreeSet<String>,
-    pub secrets: std::collections::BTreeSet<String>,
+    pub config_maps: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
 }
 
 /// Which ConfigMaps and Secrets [`resolve`] will look for.
 pub fn references(container: &Container) -> References {
-    let _ = container;
-    todo!()
+    let mut references = References::default();
+    for source in container.env_from.iter().flatten() {
+        references.config_maps.extend(source.config_map_ref.iter().map(|r| r.name.clone()));
+        references.secrets.extend(source.secret_ref.iter().map(|r| r.name.clone()));
+    }
+    for source in container.env.iter().flatten().filter_map(|v| v.value_from.as_ref()) {
+        references.config_maps.extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
+        references.secrets.extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+    }
+    references
+}
+
+/// A name of a variable: any printable ASCII but `=` (RelaxedEnvironmentVariableValidation, on since 1.32).
+fn valid_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=')
+}
+
+/// Variables in the order of their first mention.
+#[derive(Default)]
+struct Variables {
+    order: Vec<String>,
+    values: BTreeMap<String, String>,
+}
+
+impl Variables {
+    fn set(&mut self, name: String, value: String) {
+        if !self.values.contains_key(&name) {
+            self.order.push(name.clone());
+        }
+        self.values.insert(name, value);
+    }
 }
 
 /// The container's variables (without the image's, which [`crate::container::spec`] puts before them).
@@ -49,30 +93,167 @@ pub fn resolve(
     sources: &Sources<'_>,
     node: &NodeFacts,
 ) -> Result<Environment, ConfigError> {
-    let _ = (pod, container, sources, node);
-    todo!()
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let links = pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
+    let services = service_variables(&sources.services, namespace, links);
+    let mut events = Vec::new();
+    let mut own = Variables::default();
+    for source in container.env_from.iter().flatten() {
+        env_from(source, namespace, sources, &mut own, &mut events)?;
+    }
+    for variable in container.env.iter().flatten() {
+        let value = variable.value.clone().unwrap_or_default();
+        let value = match &variable.value_from {
+            _ if !value.is_empty() => {
+                let lookup = |name: &str| own.values.get(name).or_else(|| services.get(name)).cloned();
+                Some(expand(&value, lookup))
+            }
+            Some(source) => value_from(source, pod, container, namespace, sources, node)?,
+            None => Some(value),
+        };
+        if let Some(value) = value {
+            own.set(variable.name.clone(), value);
+        }
+    }
+    let mut variables: Vec<(String, String)> =
+        services.into_iter().filter(|(name, _)| !own.values.contains_key(name)).collect();
+    for name in own.order {
+        let value = own.values.remove(&name).unwrap_or_default();
+        variables.push((name, value));
+    }
+    Ok(Environment { variables, events })
 }
 
-/// Expands `$(NAME)`; `$$` is a dollar sign that starts nothing; a name that `lookup` does not know stays as it is
-/// written.
-pub fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
-    let _ = (input, lookup);
-    todo!()
+fn env_from(
+    source: &EnvFromSource,
+    namespace: &str,
+    sources: &Sources<'_>,
+    own: &mut Variables,
+    events: &mut Vec<(&'static str, String)>,
+) -> Result<(), ConfigError> {
+    let (kind, name, entries) = if let Some(reference) = &source.config_map_ref {
+        let Some(map) = config_map(sources, &reference.name, reference.optional)? else { return Ok(()) };
+        (
+            "configMap",
+            &reference.name,
+            map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        )
+    } else if let Some(reference) = &source.secret_ref {
+        let Some(secret) = secret(sources, &reference.name, reference.optional)? else { return Ok(()) };
+        let data = secret.data.iter().flatten();
+        let entries: Result<Vec<(String, String)>, ConfigError> =
+            data.map(|(key, value)| Ok((key.clone(), text(&value.0, key, &reference.name)?))).collect();
+        ("secret", &reference.name, entries?)
+    } else {
+        return Ok(());
+    };
+    let prefix = source.prefix.as_deref().unwrap_or_default();
+    let mut invalid = Vec::new();
+    for (key, value) in entries {
+        let key = format!("{prefix}{key}");
+        if valid_name(&key) {
+            own.set(key, value);
+        } else {
+            invalid.push(key);
+        }
+    }
+    if !invalid.is_empty() {
+        invalid.sort();
+        events.push((
+            "InvalidEnvironmentVariableNames",
+            format!(
+                "Keys [{}] from the EnvFrom {kind} {namespace}/{name} were skipped since they are considered invalid environment variable names.",
+                invalid.join(", ")
+            ),
+        ));
+    }
+    Ok(())
 }
 
-/// A `fieldRef` path of the pod, also for downwardAPI volumes; the error is the message.
-pub fn field(pod: &Pod, path: &str, sources: &Sources<'_>) -> Result<String, String> {
-    let _ = (pod, path, sources);
-    todo!()
-}
-
-/// A `resourceFieldRef` of a container, in units of the divisor, rounded up.
-pub fn resource_field(
+/// `None`: optional and not there.
+fn value_from(
+    source: &EnvVarSource,
+    pod: &Pod,
     container: &Container,
-    resource: &str,
-    divisor: Option<&str>,
+    namespace: &str,
+    sources: &Sources<'_>,
     node: &NodeFacts,
-) -> Result<String, String> {
-    let _ = (container, resource, divisor, node);
-    todo!()
+) -> Result<Option<String>, ConfigError> {
+    if let Some(reference) = &source.field_ref {
+        return field(pod, &reference.field_path, sources).map(Some).map_err(ConfigError::config);
+    }
+    if let Some(reference) = &source.resource_field_ref {
+        let name = reference.container_name.as_deref().filter(|name| !name.is_empty());
+        let other = name.map(|name| fields::container(pod, name)).transpose().map_err(ConfigError::config)?;
+        let target = other.unwrap_or(container);
+        let divisor = reference.divisor.as_ref().map(|q| q.0.as_str());
+        return resource_field(target, &reference.resource, divisor, node)
+            .map(Some)
+            .map_err(ConfigError::config);
+    }
+    if let Some(reference) = &source.config_map_key_ref {
+        let Some(map) = config_map(sources, &reference.name, reference.optional)? else { return Ok(None) };
+        return match map.data.as_ref().and_then(|data| data.get(&reference.key)) {
+            Some(value) => Ok(Some(value.clone())),
+            None if reference.optional == Some(true) => Ok(None),
+            None => Err(ConfigError::config(format!(
+                "couldn't find key {} in ConfigMap {namespace}/{}",
+                reference.key, reference.name
+            ))),
+        };
+    }
+    if let Some(reference) = &source.secret_key_ref {
+        return secret_key(reference, namespace, sources);
+    }
+    if source.file_key_ref.is_some() {
+        return Err(ConfigError::config("env.valueFrom.fileKeyRef is not supported"));
+    }
+    Ok(Some(String::new()))
+}
+
+fn secret_key(
+    reference: &SecretKeySelector,
+    namespace: &str,
+    sources: &Sources<'_>,
+) -> Result<Option<String>, ConfigError> {
+    let Some(secret) = secret(sources, &reference.name, reference.optional)? else { return Ok(None) };
+    match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
+        Some(value) => text(&value.0, &reference.key, &reference.name).map(Some),
+        None if reference.optional == Some(true) => Ok(None),
+        None => Err(ConfigError::config(format!(
+            "couldn't find key {} in Secret {namespace}/{}",
+            reference.key, reference.name
+        ))),
+    }
+}
+
+fn text(bytes: &[u8], key: &str, secret: &str) -> Result<String, ConfigError> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+    text.map(str::to_owned).ok_or_else(|| {
+        ConfigError::config(format!("key {key} of secret \"{secret}\" is not text: it cannot be a variable"))
+    })
+}
+
+fn config_map<'a>(
+    sources: &Sources<'a>,
+    name: &str,
+    optional: Option<bool>,
+) -> Result<Option<&'a ConfigMap>, ConfigError> {
+    match sources.config_maps.get(name) {
+        Some(map) => Ok(Some(map)),
+        None if optional == Some(true) => Ok(None),
+        None => Err(ConfigError::config(format!("configmap \"{name}\" not found"))),
+    }
+}
+
+fn secret<'a>(
+    sources: &Sources<'a>,
+    name: &str,
+    optional: Option<bool>,
+) -> Result<Option<&'a Secret>, ConfigError> {
+    match sources.secrets.get(name) {
+        Some(secret) => Ok(Some(secret)),
+        None if optional == Some(true) => Ok(None),
+        None => Err(ConfigError::config(format!("secret \"{name}\" not found"))),
+    }
 }

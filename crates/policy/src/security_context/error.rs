@@ -25,8 +25,8 @@ impl ConfigError {
         Self { reason: "CreateContainerError", message: message.into(), rejects_pod: false }
     }
 
-    /// The pod fails with this reason, as when the kubelet does not admit it.
-    pub fn reject(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), rejects_pod: true }
+    /// The pod fails with this reason, as when the kubelet does not admit it (`rejectPod` writes the prefix).
+    pub fn reject(reason: &'static str, message: impl std::fmt::Display) -> Self {
+        Self { reason, message: format!("Pod was rejected: {message}"), rejects_pod: true }
     }
 }

@@ -18,6 +18,12 @@ use crate::node_facts::NodeFacts;
 
 pub mod capabilities;
 mod error;
+mod resolve;
+mod sysctls;
+pub mod users;
+
+#[cfg(test)]
+mod tests;
 
 /// Who decided a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -111,6 +117,8 @@ pub struct Effective {
     pub capabilities: Field<Capabilities>,
     pub read_only_root: Field<bool>,
     pub seccomp: Field<Seccomp>,
+    /// `None`: no profile.
+    pub apparmor_profile: Field<Option<String>>,
     pub proc_mount: Field<ProcMount>,
     /// The home directory of the user in the image's passwd, for `HOME` when neither image nor pod sets it.
     pub home: Option<String>,
@@ -134,8 +142,7 @@ pub struct PodEffective {
 
 /// Resolves the pod's part alone, before any image is there. Fails on what the node cannot do at pod level.
 pub fn resolve_pod(pod: &Pod, node: &NodeFacts) -> Result<PodEffective, ConfigError> {
-    let _ = (pod, node);
-    todo!()
+    resolve::pod(pod, node)
 }
 
 /// Resolves one container of `pod`. For an ephemeral container pass [`ephemeral`] of it.
@@ -147,8 +154,14 @@ pub fn resolve(
     users: &UserDatabase<'_>,
     node: &NodeFacts,
 ) -> Result<Effective, ConfigError> {
-    let _ = (pod, container, kind, image, users, node);
-    todo!()
+    resolve::container(pod, container, kind, image, users, node)
+}
+
+/// `name_namespace(uid)`: how the kubelet names a pod in its messages (`pkg/kubelet/util/format`).
+pub fn pod_format(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    format!("{}_{}({})", text(&meta.name), text(&meta.namespace), text(&meta.uid))
 }
 
 /// All containers of a pod in the order in which they may start: init containers, app containers, ephemeral ones.
