@@ -1,19 +1,76 @@
 //! Which objects are refused, and in what words: upstream's validation of each kind, on the JSON value after
-//! defaulting. Field paths, types and messages are upstream's.
+//! defaulting. Field paths, types and messages are upstream's. A file per family of kinds; values of the wrong type
+//! are strict decoding's to refuse and count as absent here.
 
+mod container;
+mod metadata;
+mod names;
+mod network_policy;
+mod pod;
+mod pod_update;
 pub mod quantity;
+mod records;
+mod resources;
+mod scheduling;
+mod security;
+mod service;
+mod view;
+mod volume;
+mod workload;
+
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
 use crate::field::ErrorList;
+use crate::registry::Resource;
+use view::At;
 
-/// What is wrong with a new object of `kind`; `namespaced` says whether `metadata.namespace` is required.
-pub fn validate_create_kind(group: &str, kind: &str, namespaced: bool, object: &Value) -> ErrorList {
-    let _ = (group, kind, namespaced, object);
-    ErrorList::new()
+/// What is wrong with a new object of `resource`. The name has been generated and defaults applied.
+pub fn validate_create(resource: &Resource, object: &Value) -> ErrorList {
+    validate_create_kind(resource.group, resource.kind, resource.namespaced(), object)
 }
 
-/// What is wrong with `new` in place of `old`; `subresource` is "" or "status", "ephemeralcontainers", "binding", ….
+/// What is wrong with `new` in place of `old`, on the main resource. Defaults have been applied to both.
+pub fn validate_update(resource: &Resource, new: &Value, old: &Value) -> ErrorList {
+    validate_update_kind(resource.group, resource.kind, resource.namespaced(), "", new, old)
+}
+
+/// The same for a subresource that writes the object: `status`, `ephemeralcontainers`, `resize`.
+pub fn validate_update_subresource(
+    resource: &Resource,
+    subresource: &str,
+    new: &Value,
+    old: &Value,
+) -> ErrorList {
+    validate_update_kind(resource.group, resource.kind, resource.namespaced(), subresource, new, old)
+}
+
+/// A `Binding`: what `pods/binding` takes.
+pub fn validate_binding(binding: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    pod::binding(&mut errors, &At::root(binding));
+    errors
+}
+
+/// As [`validate_create`], by group and kind; `namespaced` says whether `metadata.namespace` is required.
+pub fn validate_create_kind(group: &str, kind: &str, namespaced: bool, object: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let root = At::root(object);
+    if (group, kind) == ("", "Event") {
+        records::event(&mut errors, &root);
+        return errors;
+    }
+    metadata::create(&mut errors, &root, metadata::name_rule(group, kind), namespaced);
+    body(&mut errors, group, kind, &root);
+    if (group, kind) == ("", "Pod") {
+        pod::create_only(&mut errors, &root);
+    }
+    errors
+}
+
+/// As [`validate_update`], by group and kind.
 pub fn validate_update_kind(
     group: &str,
     kind: &str,
@@ -22,6 +79,69 @@ pub fn validate_update_kind(
     new: &Value,
     old: &Value,
 ) -> ErrorList {
-    let _ = (group, kind, namespaced, subresource, new, old);
-    ErrorList::new()
+    let mut errors = ErrorList::new();
+    let (new, old) = (At::root(new), At::root(old));
+    metadata::update(&mut errors, &new, &old);
+    match (group, kind, subresource) {
+        ("", "Pod", "status") => pod_update::status(&mut errors, &new, &old),
+        ("", "Pod", "ephemeralcontainers") => {
+            body(&mut errors, group, kind, &new);
+            pod_update::ephemeral_containers(&mut errors, &new, &old);
+        }
+        (_, _, "status") => records::status(&mut errors, group, kind, &new),
+        ("", "Event", _) => records::event(&mut errors, &new),
+        _ => {
+            if namespaced && new.child("metadata").child("namespace").str().is_empty() {
+                errors.push(new.child("metadata").child("namespace").required(""));
+            }
+            body(&mut errors, group, kind, &new);
+            transition(&mut errors, group, kind, &new, &old);
+        }
+    }
+    errors
+}
+
+/// What must hold of an object whenever it is written.
+fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
+    match (group, kind) {
+        ("", "Pod") => pod::pod(errors, root),
+        ("", "PodTemplate") => pod::template(errors, &root.child("template")),
+        ("apps", "Deployment") => workload::deployment(errors, root),
+        ("apps", "ReplicaSet") => workload::replica_set(errors, root),
+        ("", "ReplicationController") => workload::replication_controller(errors, root),
+        ("", "Service") => service::service(errors, root),
+        ("networking.k8s.io", "NetworkPolicy") => network_policy::network_policy(errors, root),
+        ("", "ConfigMap") => records::config_map(errors, root),
+        ("", "Secret") => records::secret(errors, root),
+        ("", "Namespace") => records::namespace(errors, root),
+        ("", "Node") => records::node(errors, root),
+        ("", "Endpoints") => records::endpoints(errors, root),
+        ("discovery.k8s.io", "EndpointSlice") => records::endpoint_slice(errors, root),
+        _ => {}
+    }
+}
+
+/// What an update may not do.
+fn transition(errors: &mut ErrorList, group: &str, kind: &str, new: &At<'_>, old: &At<'_>) {
+    match (group, kind) {
+        ("", "Pod") => pod_update::update(errors, new, old),
+        ("apps", "Deployment" | "ReplicaSet") => {
+            let selector = |root: &At<'_>| root.child("spec").child("selector").value();
+            let (now, was) = (selector(new), selector(old));
+            if now != was {
+                errors.push(new.child("spec").child("selector").invalid("field is immutable"));
+            }
+        }
+        ("", "Service") => service::update(errors, new, old),
+        ("", "ConfigMap") => records::immutable(errors, new, old, &["data", "binaryData"]),
+        ("", "Secret") => {
+            new.child("type").immutable(errors, &old.child("type"));
+            records::immutable(errors, new, old, &["data"]);
+        }
+        ("", "Node") => records::node_update(errors, new, old),
+        ("discovery.k8s.io", "EndpointSlice") => {
+            new.child("addressType").immutable(errors, &old.child("addressType"));
+        }
+        _ => {}
+    }
 }
