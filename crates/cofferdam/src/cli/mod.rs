@@ -1,0 +1,189 @@
+//! The command line: arguments in, text out. Nothing is decided here.
+
+mod images;
+mod plan;
+mod status;
+mod table;
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::cluster::{
+    down::{self, Keep},
+    layout::Layout,
+    node_init, roles, supervisor, up,
+};
+
+/// Runs Kubernetes pods with every isolation boundary real, and says what each can reach.
+#[derive(Parser)]
+#[command(name = "cofferdam", version, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Where the cluster keeps all it has; one directory, one cluster.
+    #[arg(long, global = true, env = "COFFERDAM_DATA_DIR", default_value = "/var/lib/cofferdam", value_name = "DIR")]
+    data_dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster and wait until its nodes are Ready.
+    Up(UpArgs),
+    /// End the cluster and take away all it made on this machine.
+    Down {
+        /// Keep objects and images: the next `up` goes on with them.
+        #[arg(long)]
+        keep_data: bool,
+    },
+    /// Which parts of the cluster run, and what is on the nodes; exits 1 if a part does not.
+    Status {
+        #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+        output: String,
+    },
+    /// Print the path of the cluster's kubeconfig.
+    Kubeconfig,
+    /// The images that the nodes have.
+    Image {
+        #[command(subcommand)]
+        command: images::ImageCommand,
+    },
+    /// Print who a pod's processes would be and what they may do, without running anything.
+    Plan(plan::PlanArgs),
+    /// Print shell completions.
+    Completions { shell: clap_complete::Shell },
+    #[command(hide = true)]
+    Internal {
+        #[command(subcommand)]
+        role: Internal,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cofferdam up                       one node
+  cofferdam up --nodes 3             three nodes that behave as three machines
+  cofferdam up -f pod.yaml           and apply a manifest
+  kubectl --kubeconfig $(cofferdam kubeconfig) get nodes")]
+struct UpArgs {
+    /// How many nodes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    nodes: u32,
+    /// Apply these manifests when the nodes are Ready (a file or a directory; may be given again).
+    #[arg(short, long = "filename", value_name = "FILE|DIR")]
+    file: Vec<PathBuf>,
+    /// Stay, and write the supervisor's messages here.
+    #[arg(long)]
+    foreground: bool,
+}
+
+#[derive(Subcommand)]
+enum Internal {
+    Supervisor,
+    Control,
+    NodeInit {
+        #[arg(long)]
+        node: String,
+        #[arg(long)]
+        fabric_fd: i32,
+        #[arg(long)]
+        pid1: bool,
+    },
+    Agent {
+        #[arg(long)]
+        node: String,
+    },
+}
+
+/// Runs the command; what it returns is the process's exit code.
+pub fn run(cli: Cli) -> Result<i32> {
+    let layout = Layout::new(&cli.data_dir)?;
+    match cli.command {
+        Command::Up(args) => {
+            need_root("up")?;
+            for line in up::missing() {
+                eprintln!("cofferdam: {line}");
+            }
+            let options = up::Options { nodes: args.nodes, foreground: args.foreground };
+            let up = up::up(&layout, &options)?;
+            tell_up(&layout, &up)?;
+            Ok(0)
+        }
+        Command::Down { keep_data } => {
+            need_root("down")?;
+            let keep = if keep_data { Keep::Data } else { Keep::Nothing };
+            let mut out = std::io::stdout().lock();
+            match down::down(&layout, keep)? {
+                true => writeln!(out, "the cluster in {} is gone", layout.data().display())?,
+                false => writeln!(out, "no cluster in {}", layout.data().display())?,
+            }
+            Ok(0)
+        }
+        Command::Status { output } => status::run(&layout, output == "json"),
+        Command::Image { command } => {
+            images::run(&layout, command)?;
+            Ok(0)
+        }
+        Command::Plan(args) => {
+            plan::run(&layout, &args)?;
+            Ok(0)
+        }
+        Command::Kubeconfig => {
+            layout.read()?;
+            println!("{}", layout.kubeconfig().display());
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "cofferdam", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Internal { role } => {
+            match role {
+                Internal::Supervisor => supervisor::run(&layout)?,
+                Internal::Control => roles::control(&layout)?,
+                Internal::NodeInit { node, pid1: false, .. } => node_init::prepare(&layout, &node)?,
+                Internal::NodeInit { node, pid1: true, .. } => node_init::run(&layout, &node)?,
+                Internal::Agent { .. } => roles::agent()?,
+            }
+            Ok(0)
+        }
+    }
+}
+
+fn need_root(command: &str) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("`cofferdam {command}` makes namespaces and links: run it as root (sudo cofferdam {command})");
+    }
+    Ok(())
+}
+
+fn tell_up(layout: &Layout, up: &up::Up) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let nodes = up.cluster.nodes;
+    let plural = if nodes == 1 { "node is" } else { "nodes are" };
+    match up.was_running {
+        true => writeln!(out, "{nodes} {plural} Ready; the cluster was running already")?,
+        false => writeln!(out, "{nodes} {plural} Ready after {} ms", up.took.as_millis())?,
+    }
+    let given = layout.data() != Path::new("/var/lib/cofferdam");
+    let option = if given { format!(" --data-dir {}", layout.data().display()) } else { String::new() };
+    writeln!(out, "  export KUBECONFIG={}", layout.kubeconfig().display())?;
+    writeln!(out, "  kubectl get pods -A                    or: cofferdam{option} get pods -A")?;
+    writeln!(out, "  cofferdam{option} image load IMAGE.tar     give the nodes an image")?;
+    writeln!(out, "  cofferdam{option} down                     take everything away again")?;
+    Ok(())
+}
+
+/// Whether to colour what goes to standard output.
+pub fn coloured() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A runtime for a command's requests.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")
+}

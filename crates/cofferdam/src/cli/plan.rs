@@ -1,0 +1,213 @@
+//! `cofferdam plan`: what a pod's containers would be and may do, without running anything.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use k8s_openapi::api::core::v1::Pod;
+use node::images::ImageStore;
+use oci_spec::image::ImageConfiguration;
+use policy::{
+    container::{ContainerInput, MountSource, NamespacePaths, PodFiles, Propagation, VolumeMount},
+    node_facts::NodeFacts,
+    security_context::{Effective, UserDatabase, containers, resolve, resolve_pod},
+};
+use serde_json::{Value, json};
+
+use crate::cluster::layout::Layout;
+
+#[derive(Args)]
+#[command(after_help = "Without -o, prints who each container's processes are and who decided it; with -o json, the whole OCI \
+runtime Spec too.
+
+Examples:
+  cofferdam plan -f pod.yaml
+  cofferdam plan -f pod.yaml -o json | jq '.containers[0].spec.process.capabilities'")]
+pub struct PlanArgs {
+    /// A manifest of a pod, or `-` for standard input.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    file: PathBuf,
+    #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+    output: String,
+}
+
+pub fn run(layout: &Layout, args: &PlanArgs) -> Result<()> {
+    let text = read(&args.file)?;
+    let mut plans = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        let value: Value = serde::Deserialize::deserialize(document)
+            .with_context(|| format!("{} is not YAML", args.file.display()))?;
+        if value.is_null() {
+            continue;
+        }
+        plans.push(plan(layout, value)?);
+    }
+    let mut out = std::io::stdout().lock();
+    for plan in plans {
+        if args.output == "json" {
+            serde_json::to_writer_pretty(&mut out, &plan.json())?;
+            writeln!(out)?;
+        } else {
+            plan.write(&mut out)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn read(file: &Path) -> Result<String> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).context("read standard input")?;
+    } else {
+        text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    }
+    Ok(text)
+}
+
+struct Plan {
+    name: String,
+    containers: Vec<ContainerPlan>,
+}
+
+struct ContainerPlan {
+    name: String,
+    image: String,
+    image_known: bool,
+    effective: Effective,
+    spec: Value,
+}
+
+fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
+    let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
+    if (version, kind) != (Some("v1"), Some("Pod")) {
+        bail!("a plan is made of a Pod of v1, not of a {} of {}", kind.unwrap_or("?"), version.unwrap_or("?"));
+    }
+    if let Some(resource) = api::registry::by_kind("v1", "Pod") {
+        api::defaults::apply(resource, &mut object);
+    }
+    let pod: Pod = serde_json::from_value(object).context("the manifest is not a Pod")?;
+    let facts = NodeFacts::default();
+    let pod_effective = resolve_pod(&pod, &facts).map_err(anyhow::Error::msg)?;
+    let store = ImageStore::open(&layout.images()).ok();
+    let mut plans = Vec::new();
+    for (kind, container) in containers(&pod) {
+        let name = container.image.clone().unwrap_or_default();
+        let image = store.as_ref().and_then(|store| store.resolve(&name).ok().flatten());
+        let config = image.as_ref().map(|image| image.config.clone()).unwrap_or_else(ImageConfiguration::default);
+        let (passwd, group) = match &image {
+            Some(image) => (image.passwd()?, image.group()?),
+            None => (None, None),
+        };
+        let users = UserDatabase { passwd: passwd.as_deref(), group: group.as_deref() };
+        let effective = resolve(&pod, &container, kind, &config, &users, &facts).map_err(anyhow::Error::msg)?;
+        let root = Path::new("/var/lib/cofferdam/pods/UID");
+        let mounts: Vec<VolumeMount> = container
+            .volume_mounts
+            .iter()
+            .flatten()
+            .map(|mount| VolumeMount {
+                source: MountSource::Path(root.join("volumes").join(&mount.name)),
+                destination: mount.mount_path.clone().into(),
+                read_only: mount.read_only.unwrap_or(false),
+                recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled")),
+                propagation: match mount.mount_propagation.as_deref() {
+                    Some("HostToContainer") => Propagation::HostToContainer,
+                    Some("Bidirectional") => Propagation::Bidirectional,
+                    _ => Propagation::None,
+                },
+            })
+            .collect();
+        let env: Vec<(String, String)> = container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|variable| Some((variable.name.clone(), variable.value.clone()?)))
+            .collect();
+        let spec = policy::container::spec(&ContainerInput {
+            pod: &pod,
+            container: &container,
+            kind,
+            effective: &effective,
+            image: &config,
+            env: &env,
+            mounts: &mounts,
+            hostname: &pod_effective.hostname,
+            cgroups_path: &Path::new("/cofferdam/node-1/podUID").join(format!("{}_0", container.name)),
+            namespaces: NamespacePaths::default(),
+            root: Path::new("rootfs"),
+            files: PodFiles::default(),
+            seccomp_profile: None,
+            node: &facts,
+        })
+        .map_err(anyhow::Error::msg);
+        let spec = match spec {
+            Ok(spec) => serde_json::to_value(spec)?,
+            // The command may be the image's, which is not here.
+            Err(error) if image.is_none() => json!({ "error": error.to_string() }),
+            Err(error) => return Err(error),
+        };
+        plans.push(ContainerPlan {
+            name: container.name.clone(),
+            image: name,
+            image_known: image.is_some(),
+            effective,
+            spec,
+        });
+    }
+    Ok(Plan { name: pod.metadata.name.unwrap_or_default(), containers: plans })
+}
+
+impl Plan {
+    fn json(&self) -> Value {
+        let containers: Vec<Value> = self
+            .containers
+            .iter()
+            .map(|plan| {
+                json!({ "name": plan.name, "image": plan.image, "imageKnown": plan.image_known,
+                    "effective": plan.effective, "spec": plan.spec })
+            })
+            .collect();
+        json!({ "pod": self.name, "containers": containers })
+    }
+
+    fn write(&self, out: &mut impl Write) -> Result<()> {
+        for plan in &self.containers {
+            let note = if plan.image_known { "" } else { ", not on this machine: its user and command are not known" };
+            writeln!(out, "pod {}, container {} (image {}{note})", self.name, plan.name, plan.image)?;
+            let fields = serde_json::to_value(&plan.effective)?;
+            for (name, field) in fields.as_object().into_iter().flatten() {
+                let (value, origin) = match (field.get("value"), field.get("origin")) {
+                    (Some(value), Some(origin)) => (value.clone(), origin.as_str().unwrap_or_default().to_owned()),
+                    _ => (field.clone(), String::new()),
+                };
+                if !value.is_null() {
+                    writeln!(out, "  {name:22} {:<10} {}", origin, brief(&value))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn brief(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => match items.len() {
+            0 => "none".into(),
+            _ => items.iter().map(brief).collect::<Vec<_>>().join(" "),
+        },
+        Value::Object(fields) => match (fields.get("value"), fields.get("origin")) {
+            (Some(value), Some(origin)) => format!("{} ({})", brief(value), brief(origin)),
+            _ => fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", brief(value)))
+                .collect::<Vec<_>>()
+                .join("\n                                    "),
+        },
+        other => other.to_string(),
+    }
+}

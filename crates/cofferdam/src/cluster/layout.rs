@@ -1,0 +1,163 @@
+//! What a cluster is called and where its parts lie: the file `cluster.json` and every path below the data directory.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// The user the control process runs as: it needs no privilege, and owns nothing but its own directory.
+pub const CONTROL_UID: u32 = 64790;
+
+/// A cluster, as `up` decided it and every other command reads it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Six hexadecimal digits: part of the names of links, tables and cgroups, so that clusters do not meet.
+    pub id: String,
+    pub nodes: u32,
+    /// The API server's port on 127.0.0.1.
+    pub port: u16,
+    pub node_cidr: String,
+    pub pod_cidr: String,
+    pub service_cidr: String,
+}
+
+impl Cluster {
+    pub fn node_names(&self) -> impl Iterator<Item = String> + '_ {
+        (1..=self.nodes).map(node_name)
+    }
+
+    /// The path of the cluster's cgroup below each hierarchy's root.
+    pub fn cgroup(&self) -> String {
+        format!("cofferdam-{}", self.id)
+    }
+}
+
+pub fn node_name(index: u32) -> String {
+    format!("node-{index}")
+}
+
+/// What a node's agent must know, in the node's `/run/cofferdam/node.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeFile {
+    pub name: String,
+    pub cluster: Cluster,
+    pub index: u32,
+    pub ip: Ipv4Addr,
+    pub pod_cidr: String,
+    /// The fabric, next hop of the default route.
+    pub gateway: Ipv4Addr,
+    pub mtu: u32,
+}
+
+/// The paths below a data directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    data: PathBuf,
+}
+
+impl Layout {
+    /// `data` is made absolute, because processes with other working directories use it.
+    pub fn new(data: &Path) -> Result<Layout> {
+        let data = std::path::absolute(data).with_context(|| format!("data directory {}", data.display()))?;
+        // A unix socket's path holds 108 bytes, and ours lie below this directory.
+        const LONGEST: usize = 60;
+        if data.as_os_str().len() > LONGEST {
+            bail!(
+                "the data directory's path is longer than {LONGEST} bytes, so sockets below it have no room: {}",
+                data.display()
+            );
+        }
+        Ok(Layout { data })
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+    pub fn cluster_file(&self) -> PathBuf {
+        self.data.join("cluster.json")
+    }
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.join("kubeconfig")
+    }
+    pub fn control(&self) -> PathBuf {
+        self.data.join("control")
+    }
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+    pub fn run(&self) -> PathBuf {
+        self.data.join("run")
+    }
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run().join("control.sock")
+    }
+    pub fn node_run(&self, node: &str) -> PathBuf {
+        self.run().join("nodes").join(node)
+    }
+    pub fn node_socket(&self, node: &str) -> PathBuf {
+        self.node_run(node).join("control.sock")
+    }
+    pub fn node_data(&self, node: &str) -> PathBuf {
+        self.data.join("nodes").join(node)
+    }
+    pub fn log(&self, part: &str) -> PathBuf {
+        self.data.join("log").join(format!("{part}.log"))
+    }
+
+    /// Reads the cluster, or says that there is none here.
+    pub fn read(&self) -> Result<Cluster> {
+        match self.read_if_any()? {
+            Some(cluster) => Ok(cluster),
+            None => bail!("no cluster in {}: start one with `cofferdam up`", self.data.display()),
+        }
+    }
+
+    pub fn read_if_any(&self) -> Result<Option<Cluster>> {
+        let path = self.cluster_file();
+        match fs::read(&path) {
+            Ok(bytes) => {
+                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("read {}", path.display()))?))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    pub fn write(&self, cluster: &Cluster) -> Result<()> {
+        write_atomically(&self.cluster_file(), &serde_json::to_vec_pretty(cluster)?)
+    }
+
+    /// Opens a part's log file for appending, readable by root alone (pods' errors may stand in it).
+    pub fn open_log(&self, part: &str) -> Result<fs::File> {
+        let path = self.log(part);
+        fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))
+    }
+}
+
+/// Creates a directory and those above it; the last gets `mode`.
+pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.with_context(|| format!("create {}", path.display())),
+    }
+}
+
+/// Replaces a file whole, so that a reader sees the old or the new one.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let draft = path.with_extension("new");
+    fs::write(&draft, bytes).with_context(|| format!("write {}", draft.display()))?;
+    fs::rename(&draft, path).with_context(|| format!("rename to {}", path.display()))
+}

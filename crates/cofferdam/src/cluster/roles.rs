@@ -1,0 +1,88 @@
+//! The roles of a cluster's processes that are more than a call: the control process gives its privileges up before it
+//! serves; the agent reads where it is.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+
+use super::layout::{CONTROL_UID, Layout, NodeFile};
+
+/// The control process: opens its sockets as root, becomes a user without privileges, and serves.
+pub fn control(layout: &Layout) -> Result<()> {
+    let cluster = layout.read()?;
+    let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, cluster.port))
+        .with_context(|| format!("listen on 127.0.0.1:{}", cluster.port))?;
+    let admin = listen(&layout.admin_socket(), 0o600)?;
+    let mut nodes = Vec::new();
+    for node in cluster.node_names() {
+        nodes.push((node.clone(), listen(&layout.node_socket(&node), 0o600)?));
+    }
+    // Made here, filled by the control process: it has no right to create files beside it.
+    let kubeconfig = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(layout.kubeconfig())
+        .with_context(|| format!("open {}", layout.kubeconfig().display()))?;
+    kubeconfig.set_permissions(fs::Permissions::from_mode(0o600)).context("chmod 0600 the kubeconfig")?;
+
+    kernel::privilege::drop_to(CONTROL_UID, CONTROL_UID).context("give up root")?;
+    // After the change of user, which clears it: a control process without supervisor would be nobody's.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("prctl PR_SET_PDEATHSIG")?;
+    control::run_blocking(control::Config {
+        data_dir: layout.control(),
+        run_dir: layout.run(),
+        kubeconfig,
+        tls,
+        admin,
+        nodes,
+        service_cidr: cluster.service_cidr.clone(),
+        cluster_id: cluster.id.clone(),
+    })
+    .context("serve")
+}
+
+/// Binds under another name and renames, so that who sees the socket can connect to it.
+fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
+    let draft = path.with_extension("new");
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", draft.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&draft).with_context(|| format!("listen on {}", path.display()))?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(mode)).with_context(|| format!("chmod {}", draft.display()))?;
+    fs::rename(&draft, path).with_context(|| format!("rename to {}", path.display()))?;
+    Ok(listener)
+}
+
+/// The agent of a node, run inside the node.
+pub fn agent() -> Result<()> {
+    let path = Path::new("/run/cofferdam/node.json");
+    let file: NodeFile = serde_json::from_slice(&fs::read(path).with_context(|| format!("read {}", path.display()))?)
+        .with_context(|| format!("read {}", path.display()))?;
+    node::agent::run(node::agent::Config {
+        node: file.name,
+        index: file.index,
+        ip: file.ip,
+        pod_cidr: file.pod_cidr,
+        gateway: file.gateway,
+        mtu: file.mtu,
+        cluster_id: file.cluster.id.clone(),
+        nodes: file.cluster.nodes,
+        node_cidr: file.cluster.node_cidr.clone(),
+        cluster_pod_cidr: file.cluster.pod_cidr.clone(),
+        service_cidr: file.cluster.service_cidr.clone(),
+        run_dir: "/run/cofferdam".into(),
+        pods_dir: "/var/lib/cofferdam/pods".into(),
+        logs_dir: "/var/log/pods".into(),
+        control_uid: CONTROL_UID,
+    })
+    .context("run the agent")
+}

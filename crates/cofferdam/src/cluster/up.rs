@@ -1,0 +1,195 @@
+//! Starts a cluster: decides its name, ports and ranges, starts the supervisor and waits until every node is Ready.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::{fs::chown, process::CommandExt},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, watcher},
+};
+
+use super::{
+    layout::{CONTROL_UID, Cluster, Layout, make_dir},
+    processes::{self, Role},
+};
+
+/// The port of Kubernetes' API server; taken when it is free.
+const USUAL_PORT: u16 = 6443;
+/// A cluster that is not up after this long has failed; the logs say why.
+const LONGEST: Duration = Duration::from_secs(60);
+
+pub struct Options {
+    pub nodes: u32,
+    pub foreground: bool,
+}
+
+/// What `up` found or made, to be told to the user.
+pub struct Up {
+    pub cluster: Cluster,
+    pub took: Duration,
+    pub was_running: bool,
+}
+
+pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
+    let began = Instant::now();
+    make_dir(layout.data(), 0o755)?;
+    let lock = File::open(layout.data()).context("open the data directory")?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another command is changing the cluster in {}", layout.data().display()))?;
+
+    let cluster = match layout.read_if_any()? {
+        Some(cluster) => cluster,
+        None => {
+            let cluster = Cluster {
+                id: random_id()?,
+                nodes: options.nodes,
+                port: free_port()?,
+                node_cidr: "10.88.0.0/24".into(),
+                pod_cidr: "10.244.0.0/16".into(),
+                service_cidr: "10.96.0.0/16".into(),
+            };
+            layout.write(&cluster)?;
+            cluster
+        }
+    };
+    if cluster.nodes != options.nodes {
+        bail!(
+            "the cluster in {} has {} node(s), not {}: `cofferdam down` it first",
+            layout.data().display(),
+            cluster.nodes,
+            options.nodes
+        );
+    }
+    let was_running =
+        processes::find(layout.data())?.iter().any(|process| process.role == Role::Supervisor);
+    if !was_running {
+        prepare(layout, &cluster)?;
+        start_supervisor(layout, options.foreground)?;
+    }
+    wait_ready(layout, &cluster)?;
+    Ok(Up { cluster, took: began.elapsed(), was_running })
+}
+
+fn prepare(layout: &Layout, cluster: &Cluster) -> Result<()> {
+    make_dir(&layout.data().join("log"), 0o700)?;
+    make_dir(&layout.run(), 0o755)?;
+    make_dir(&layout.images(), 0o700)?;
+    make_dir(&layout.control(), 0o700)?;
+    chown(layout.control(), Some(CONTROL_UID), Some(CONTROL_UID)).context("give the control process its directory")?;
+    for node in cluster.node_names() {
+        make_dir(&layout.node_run(&node), 0o755)?;
+    }
+    Ok(())
+}
+
+/// Starts the supervisor in a session of its own and waits for its word that every part runs.
+fn start_supervisor(layout: &Layout, foreground: bool) -> Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("cofferdam")
+        .args(["internal", Role::Supervisor.name(), "--data-dir"])
+        .arg(layout.data())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    if !foreground {
+        command.stderr(layout.open_log("supervisor")?).process_group(0);
+    }
+    let mut child = command.spawn().context("start the supervisor")?;
+    let mut output = BufReader::new(child.stdout.take().context("the supervisor's output")?);
+    let mut word = String::new();
+    output.read_line(&mut word).context("wait for the supervisor")?;
+    if word.trim() == "started" {
+        return Ok(());
+    }
+    let status = child.wait().context("wait for the supervisor")?;
+    let log = layout.log("supervisor");
+    let mut said = String::new();
+    if !foreground {
+        File::open(&log).and_then(|mut file| file.read_to_string(&mut said)).with_context(|| log.display().to_string())?;
+    }
+    let last = said.lines().rev().take(3).collect::<Vec<_>>();
+    bail!("the cluster did not start ({status})\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
+}
+
+fn wait_ready(layout: &Layout, cluster: &Cluster) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let ready = async {
+        let socket = layout.admin_socket();
+        wait_for_socket(&socket).await?;
+        let nodes = Api::<Node>::all(node::client::unix(socket));
+        let mut events = std::pin::pin!(watcher(nodes, watcher::Config::default()).default_backoff().applied_objects());
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < cluster.nodes as usize {
+            let Some(node) = events.try_next().await.context("watch the nodes")? else {
+                bail!("the watch on the nodes ended");
+            };
+            let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            if conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+                seen.extend(node.metadata.name.clone());
+            }
+        }
+        Ok(())
+    };
+    runtime.block_on(async {
+        match tokio::time::timeout(LONGEST, ready).await {
+            Ok(result) => result,
+            Err(_) => bail!(
+                "the nodes are not Ready after {} s: see {}",
+                LONGEST.as_secs(),
+                layout.data().join("log").display()
+            ),
+        }
+    })
+}
+
+/// Waits until the control process listens: told by inotify, not by asking again and again.
+async fn wait_for_socket(socket: &std::path::Path) -> Result<()> {
+    use rustix::fs::inotify;
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).context("inotify_init1")?;
+    let dir = socket.parent().context("the socket's directory")?;
+    inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)
+        .with_context(|| format!("watch {}", dir.display()))?;
+    let watch = tokio::io::unix::AsyncFd::with_interest(watch, tokio::io::Interest::READABLE).context("watch")?;
+    while tokio::net::UnixStream::connect(socket).await.is_err() {
+        let mut ready = watch.readable().await.context("wait for the API server's socket")?;
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        // What was created does not matter: we look for the socket itself.
+        while inotify::Reader::new(ready.get_inner(), &mut buffer).next().is_ok() {}
+        ready.clear_ready();
+    }
+    Ok(())
+}
+
+fn random_id() -> Result<String> {
+    let mut bytes = [0u8; 3];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("getrandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn free_port() -> Result<u16> {
+    if TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT)).is_ok() {
+        return Ok(USUAL_PORT);
+    }
+    let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port on 127.0.0.1")?;
+    Ok(any.local_addr().context("find a free port on 127.0.0.1")?.port())
+}
+
+/// What this kernel lacks, a line each.
+pub fn missing() -> Vec<String> {
+    let mut missing = Vec::new();
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
+        missing.push("overlayfs is missing (CONFIG_OVERLAY_FS): images cannot be mounted".to_owned());
+    }
+    missing
+}
