@@ -1,1 +1,140 @@
-//! The agent: watches the pods bound to its node and drives each to what its spec asks.
+//! The agent: watches the cluster, gives each pod bound to its node a worker that drives it to what its spec asks, and
+//! keeps the node's rule set equal to what the policies say.
+
+mod context;
+mod events;
+mod facts;
+mod files;
+mod link;
+mod objects;
+mod recover;
+mod registration;
+mod report;
+mod sandbox;
+mod start;
+mod watch;
+mod worker;
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+pub use self::context::Config;
+use self::context::Context;
+use crate::{
+    images::{ImageStore, StoreError},
+    net::{Ipv4Net, NetError, NetEvent, NodeNet, NodeNetConfig},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("start the runtime: {0}")]
+    Runtime(io::Error),
+    #[error("create {path}: {error}")]
+    Directory { path: PathBuf, error: io::Error },
+    #[error("{field} {value:?} is no IPv4 block")]
+    Range { field: &'static str, value: String },
+    #[error("the node's network: {0}")]
+    Net(#[from] NetError),
+    #[error("the image store: {0}")]
+    Images(#[from] StoreError),
+    #[error("the keeper's program: {0}")]
+    Keeper(io::Error),
+    #[error("the agent's socket {path}: {error}")]
+    Socket { path: PathBuf, error: io::Error },
+    #[error("register the node: {0}")]
+    Register(kube::Error),
+    #[error("the watch on the cluster ended")]
+    WatchEnded,
+}
+
+/// Runs the agent of this node; returns only on an error.
+pub fn run(config: Config) -> Result<(), AgentError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .map_err(AgentError::Runtime)?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), AgentError> {
+    for dir in [&config.pods_dir, &config.logs_dir] {
+        fs::create_dir_all(dir).map_err(|error| AgentError::Directory { path: dir.clone(), error })?;
+    }
+    let client = crate::client::unix(config.run_dir.join("control.sock"));
+    let recorder = events::Recorder::new(client.clone(), &config.node);
+    let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone())?)?);
+    net.set_routes(&other_nodes(&config)?)?;
+    let images = ImageStore::open(&config.run_dir.join("images"))?;
+    let images_changed = watch::images(&images)?;
+    let services = watch::services(client.clone());
+    let ctx = Arc::new(Context {
+        facts: facts::find(&config),
+        client,
+        images,
+        net,
+        recorder,
+        keeper: kernel::memfd::sealed("keeper", crate::KEEPER).map_err(|error| AgentError::Keeper(error.into()))?,
+        images_changed,
+        services,
+        views: Mutex::default(),
+        config,
+    });
+    let config = &ctx.config;
+    let mut cluster = watch::Cluster::new(ctx.clone());
+    // Policies and pods are known before the node says that it is Ready, so that no pod starts unguarded.
+    cluster.first_lists().await?;
+    registration::register(&ctx.client, &config.node, config.ip, &config.pod_cidr)
+        .await
+        .map_err(AgentError::Register)?;
+    cluster.follow().await
+}
+
+fn net_config(config: &Config, recorder: events::Recorder) -> Result<NodeNetConfig, AgentError> {
+    let node = config.node.clone();
+    Ok(NodeNetConfig {
+        node_name: config.node.clone(),
+        node_ip: config.ip,
+        gateway: config.gateway,
+        pod_cidr: range("podCIDR", &config.pod_cidr)?,
+        cluster_cidr: range("clusterCIDR", &config.cluster_pod_cidr)?,
+        node_cidr: range("nodeCIDR", &config.node_cidr)?,
+        service_cidr: range("serviceCIDR", &config.service_cidr)?,
+        mtu: config.mtu,
+        on_event: Box::new(move |event| match event {
+            NetEvent::Repaired { by, generation } => recorder.node(
+                &node,
+                events::Kind::Warning,
+                "PacketFilterRepaired",
+                &format!("{by} changed the node's packet filter; it was written again (generation {generation})"),
+            ),
+            NetEvent::RepairFailed { by, error } => recorder.node(
+                &node,
+                events::Kind::Warning,
+                "PacketFilterBroken",
+                &format!("{by} changed the node's packet filter, and it could not be written again: {error}"),
+            ),
+        }),
+    })
+}
+
+fn range(field: &'static str, value: &str) -> Result<Ipv4Net, AgentError> {
+    value.parse().map_err(|_| AgentError::Range { field, value: value.to_owned() })
+}
+
+/// The pod blocks and addresses of the other nodes: they follow from the cluster's ranges.
+fn other_nodes(config: &Config) -> Result<Vec<(Ipv4Net, std::net::Ipv4Addr)>, AgentError> {
+    let nodes = range("nodeCIDR", &config.node_cidr)?;
+    let pods = range("clusterCIDR", &config.cluster_pod_cidr)?;
+    let others = (1..=config.nodes).filter(|index| *index != config.index);
+    Ok(others
+        .filter_map(|index| {
+            Some((crate::net::fabric::pod_block(pods, index)?, crate::net::fabric::node_address(nodes, index)?))
+        })
+        .collect())
+}
