@@ -1,0 +1,131 @@
+//! What all workers of an agent share: how it is set up, whom it talks to, and what it shows of its pods.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::runtime::reflector;
+use policy::node_facts::NodeFacts;
+use tokio::sync::watch;
+
+use super::{events::Recorder, link::Link, report::Subject};
+use crate::{images::ImageStore, net::NodeNet};
+
+/// How an agent is set up; see ARCHITECTURE.md for the directories.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node: String,
+    /// From 1; its block of pod addresses follows from it.
+    pub index: u32,
+    pub ip: Ipv4Addr,
+    pub pod_cidr: String,
+    pub cluster_id: String,
+    /// How many nodes the cluster has.
+    pub nodes: u32,
+    pub node_cidr: String,
+    pub cluster_pod_cidr: String,
+    pub service_cidr: String,
+    /// The fabric's address, next hop of the default route.
+    pub gateway: Ipv4Addr,
+    pub mtu: u32,
+    /// `/run/cofferdam` of the node.
+    pub run_dir: PathBuf,
+    /// `/var/lib/cofferdam/pods` of the node.
+    pub pods_dir: PathBuf,
+    /// `/var/log/pods` of the node.
+    pub logs_dir: PathBuf,
+    /// The user of the control process, who may connect to the agent's socket beside root.
+    pub control_uid: u32,
+}
+
+impl Config {
+    /// The pod's cgroup below each hierarchy.
+    pub fn pod_cgroup(&self, uid: &str) -> PathBuf {
+        PathBuf::from(format!("cofferdam-{}/{}/pod{uid}", self.cluster_id, self.node))
+    }
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.pods_dir.join(uid)
+    }
+    pub fn log_dir(&self, subject: &Subject) -> PathBuf {
+        self.logs_dir.join(format!("{}_{}_{}", subject.namespace, subject.name, subject.uid))
+    }
+}
+
+pub struct Context {
+    pub config: Config,
+    pub client: kube::Client,
+    pub facts: NodeFacts,
+    pub images: ImageStore,
+    pub net: Arc<NodeNet>,
+    pub recorder: Recorder,
+    /// The keeper's program, sealed.
+    pub keeper: OwnedFd,
+    /// Changes when an image was loaded or pulled.
+    pub images_changed: watch::Receiver<u64>,
+    /// All services, for the environment.
+    pub services: reflector::Store<Service>,
+    pub(super) views: Mutex<HashMap<(String, String), Arc<PodView>>>,
+}
+
+impl Context {
+    /// What is shown of a pod; made when it is first asked for.
+    pub fn view(&self, subject: &Subject) -> Arc<PodView> {
+        let key = (subject.namespace.clone(), subject.name.clone());
+        let mut views = lock(&self.views);
+        match views.get(&key) {
+            // A pod of the same name with another uid is another pod.
+            Some(view) if view.uid == subject.uid => view.clone(),
+            _ => {
+                let view = Arc::new(PodView { uid: subject.uid.clone(), shown: Mutex::default() });
+                views.insert(key, view.clone());
+                view
+            }
+        }
+    }
+
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<PodView>> {
+        lock(&self.views).get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub fn forget(&self, subject: &Subject) {
+        let key = (subject.namespace.clone(), subject.name.clone());
+        let mut views = lock(&self.views);
+        if views.get(&key).is_some_and(|view| view.uid == subject.uid) {
+            views.remove(&key);
+        }
+    }
+}
+
+/// What a pod's worker shows to the agent's server.
+pub struct PodView {
+    pub uid: String,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Clone, Default)]
+pub struct Shown {
+    pub pod: Option<Arc<Pod>>,
+    pub link: Option<Link>,
+    /// Attempt, and whether it runs, of each container that was started.
+    pub containers: BTreeMap<String, (u32, bool)>,
+}
+
+impl PodView {
+    pub fn show(&self, link: Option<Link>, containers: BTreeMap<String, (u32, bool)>, pod: Arc<Pod>) {
+        *lock(&self.shown) = Shown { pod: Some(pod), link, containers };
+    }
+
+    pub fn shown(&self) -> Shown {
+        lock(&self.shown).clone()
+    }
+}
+
+/// A panic elsewhere leaves these maps whole: every change to them is one assignment.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,118 @@
+//! Events on pods, as kubelet words them. They are sent apart from the work they tell of, so that a pod never waits
+//! for its own report; a bounded queue holds them, and what does not fit is said in the log.
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Event, EventSource, ObjectReference, Pod},
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use kube::{Api, api::PostParams};
+use tokio::sync::mpsc;
+
+/// Whether an event tells of the ordinary or of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Normal,
+    Warning,
+}
+
+/// Where events go; cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    node: String,
+    queue: mpsc::Sender<Event>,
+}
+
+impl Recorder {
+    /// Starts the sender; must be called within the runtime.
+    pub fn new(client: kube::Client, node: &str) -> Recorder {
+        let (queue, mut events) = mpsc::channel::<Event>(1024);
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                let namespace = event.metadata.namespace.clone().unwrap_or_default();
+                let api = Api::<Event>::namespaced(client.clone(), &namespace);
+                if let Err(error) = api.create(&PostParams::default(), &event).await {
+                    let name = event.involved_object.name.unwrap_or_default();
+                    eprintln!("event {} of {name}: {error}", event.reason.unwrap_or_default());
+                }
+            }
+        });
+        Recorder { node: node.to_owned(), queue }
+    }
+
+    /// Records an event on this node.
+    pub fn node(&self, node: &str, kind: Kind, reason: &str, message: &str) {
+        let object = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(node.into()),
+            uid: Some(node.into()),
+            ..Default::default()
+        };
+        self.queue(object, kind, reason, message);
+    }
+
+    /// Records on a policy that it could not be understood.
+    pub fn policy(&self, policy: &NetworkPolicy, message: &str) {
+        let object = ObjectReference {
+            api_version: Some("networking.k8s.io/v1".into()),
+            kind: Some("NetworkPolicy".into()),
+            name: policy.metadata.name.clone(),
+            namespace: policy.metadata.namespace.clone(),
+            uid: policy.metadata.uid.clone(),
+            ..Default::default()
+        };
+        self.queue(object, Kind::Warning, "NetworkPolicyInvalid", message);
+    }
+
+    /// Records an event on a pod, or on one of its containers if `container` names it.
+    pub fn pod(&self, pod: &Pod, container: Option<&str>, kind: Kind, reason: &str, message: &str) {
+        let in_init = container.is_some_and(|container| {
+            let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+            init.into_iter().any(|candidate| candidate.name == container)
+        });
+        let field = if in_init { "initContainers" } else { "containers" };
+        let object = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            uid: pod.metadata.uid.clone(),
+            resource_version: pod.metadata.resource_version.clone(),
+            field_path: container.map(|container| format!("spec.{field}{{{container}}}")),
+        };
+        self.queue(object, kind, reason, message);
+    }
+
+    fn queue(&self, object: ObjectReference, kind: Kind, reason: &str, message: &str) {
+        let now = Timestamp::now();
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{:x}", object.name.as_deref().unwrap_or_default(), now.as_nanosecond())),
+                // Events of cluster-wide objects live in the default namespace.
+                namespace: Some(object.namespace.clone().unwrap_or_else(|| "default".into())),
+                ..Default::default()
+            },
+            involved_object: object,
+            reason: Some(reason.into()),
+            message: Some(message.chars().take(1024).collect()),
+            type_: Some(match kind {
+                Kind::Normal => "Normal".into(),
+                Kind::Warning => "Warning".into(),
+            }),
+            source: Some(EventSource { component: Some("kubelet".into()), host: Some(self.node.clone()) }),
+            first_timestamp: Some(Time(now)),
+            last_timestamp: Some(Time(now)),
+            count: Some(1),
+            reporting_component: Some("kubelet".into()),
+            reporting_instance: Some(self.node.clone()),
+            ..Default::default()
+        };
+        if let Err(error) = self.queue.try_send(event) {
+            eprintln!("event {reason} ({message}) is lost: {error}");
+        }
+    }
+}

@@ -1,0 +1,753 @@
+//! One pod: its worker holds what was seen of it, asks `policy::lifecycle` what to do next at every event, does that, and
+//! reports. At most one operation (sandbox, volumes, image, start) is under way at a time, and the worker hears its queue
+//! meanwhile, so that a pod can be deleted while its image is pulled.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::{
+    api::core::v1::Pod,
+    jiff::{SignedDuration, Timestamp},
+};
+use keeper::protocol::{ContainerId, ContainerPhase, ContainerState, Event, UnixNanos};
+use policy::{
+    lifecycle::{self, ContainerRecord, Exit, How, PodRecord, Sandbox, Start, State, Stop},
+    security_context::{ContainerKind, PodEffective, containers},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    context::{Context, PodView},
+    events::Kind,
+    link::Link,
+    recover::Survivor,
+    report::{Reporter, Subject, remove},
+    sandbox::{self, SandboxError},
+    start::{self, StartError},
+};
+use crate::{images::Image, volumes::PodVolumes};
+
+/// What the agent tells a worker.
+pub enum Message {
+    /// The pod as the API server has it now.
+    Pod(Arc<Pod>),
+    /// The object is gone.
+    Gone,
+}
+
+/// The result of the operation under way.
+enum Done {
+    Sandbox(Box<Result<sandbox::Made, SandboxError>>),
+    Volumes(Result<Arc<PodVolumes>, String>),
+    Image { container: String, result: Result<Arc<Image>, crate::images::EnsureError> },
+    Run { start: Start, result: Result<start::Running, StartError> },
+}
+
+type Operation = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// When something that failed is tried again: 10 s doubling to 5 min, as kubelet's image and sync back-off.
+#[derive(Clone, Copy)]
+struct Retry {
+    delay: SignedDuration,
+    at: Timestamp,
+}
+
+impl Retry {
+    const FIRST: SignedDuration = SignedDuration::from_secs(10);
+    const LONGEST: SignedDuration = SignedDuration::from_secs(300);
+
+    fn after(previous: Option<Retry>, now: Timestamp) -> Retry {
+        let delay = previous.map_or(Self::FIRST, |retry| (retry.delay * 2).min(Self::LONGEST));
+        Retry { delay, at: now + delay }
+    }
+}
+
+/// What is retried.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Subtask {
+    Sandbox,
+    Volumes,
+    Container(String),
+}
+
+struct Worker {
+    ctx: Arc<Context>,
+    pod: Arc<Pod>,
+    subject: Subject,
+    view: Arc<PodView>,
+    record: PodRecord,
+    effective: Option<Arc<PodEffective>>,
+    link: Option<Link>,
+    /// The keeper's process, if this agent started it.
+    child: Option<std::process::Child>,
+    keeper_events: Option<mpsc::Receiver<Event>>,
+    volumes: Option<Arc<PodVolumes>>,
+    images: HashMap<String, Arc<Image>>,
+    retries: HashMap<Subtask, Retry>,
+    /// Containers asked to end, with the moment of SIGKILL.
+    killing: HashMap<String, Timestamp>,
+    reporter: Reporter,
+    operation: Option<Operation>,
+    /// Everything is taken down; only the object's end is awaited.
+    finished: bool,
+    /// The API server was told to remove the object.
+    removed: bool,
+    /// The object is gone from the API server.
+    gone: bool,
+}
+
+/// Drives one pod until its object is gone and nothing of it is left.
+pub async fn run(ctx: Arc<Context>, pod: Arc<Pod>, mut queue: mpsc::Receiver<Message>, survivor: Option<Survivor>) {
+    let subject = Subject::of(&pod);
+    let view = ctx.view(&subject);
+    let reporter = Reporter::start(ctx.client.clone(), subject.clone());
+    let mut images_changed = ctx.images_changed.clone();
+    let mut worker = Worker {
+        record: first_record(&ctx, &pod),
+        ctx,
+        pod,
+        subject,
+        view,
+        effective: None,
+        link: None,
+        child: None,
+        keeper_events: None,
+        volumes: None,
+        images: HashMap::new(),
+        retries: HashMap::new(),
+        killing: HashMap::new(),
+        reporter,
+        operation: None,
+        finished: false,
+        removed: false,
+        gone: false,
+    };
+    if let Some(survivor) = survivor {
+        worker.take_over(survivor);
+    }
+    worker.hear(worker.pod.clone());
+    loop {
+        let wake = worker.step().await;
+        worker.publish();
+        if worker.finished && worker.gone {
+            break;
+        }
+        tokio::select! {
+            biased;
+            message = queue.recv() => match message {
+                Some(Message::Pod(pod)) => worker.hear(pod),
+                Some(Message::Gone) => worker.object_gone(),
+                // The agent is ending: pods live on without it.
+                None => return,
+            },
+            event = next_event(&mut worker.keeper_events) => worker.keeper_said(event).await,
+            done = finish(&mut worker.operation) => worker.done(done),
+            changed = images_changed.changed() => if changed.is_ok() {
+                worker.retries.retain(|subtask, _| !matches!(subtask, Subtask::Container(_)));
+            },
+            () = sleep_until(wake) => {}
+        }
+    }
+    worker.ctx.forget(&worker.subject);
+    sandbox::remove_files(&worker.ctx, &worker.subject);
+}
+
+async fn next_event(events: &mut Option<mpsc::Receiver<Event>>) -> Option<Event> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn finish(operation: &mut Option<Operation>) -> Done {
+    match operation {
+        Some(running) => {
+            let done = running.await;
+            *operation = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(wake: Option<Timestamp>) {
+    match wake {
+        Some(at) => {
+            let left = Timestamp::now().duration_until(at);
+            tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The record of a pod seen for the first time, with what an earlier agent reported.
+fn first_record(ctx: &Context, pod: &Pod) -> PodRecord {
+    let reported = pod.status.clone().unwrap_or_default();
+    PodRecord {
+        started_at: Some(reported.start_time.as_ref().map_or_else(Timestamp::now, |time| time.0)),
+        host_ips: vec![ctx.config.ip.to_string()],
+        reported,
+        ..Default::default()
+    }
+}
+
+impl Worker {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn event(&self, container: Option<&str>, kind: Kind, reason: &str, message: &str) {
+        self.ctx.recorder.pod(&self.pod, container, kind, reason, message);
+    }
+
+    /// The pod's newest object.
+    fn hear(&mut self, pod: Arc<Pod>) {
+        self.pod = pod;
+        if self.pod.metadata.deletion_timestamp.is_some() {
+            self.stop(Stop::Deleted);
+            let latest = self.now() + self.grace();
+            for deadline in self.killing.values_mut() {
+                *deadline = (*deadline).min(latest);
+            }
+        }
+    }
+
+    fn object_gone(&mut self) {
+        self.gone = true;
+        self.stop(Stop::Deleted);
+        // Nobody waits for a graceful end of what the API server has forgotten.
+        let now = self.now();
+        self.killing.values_mut().for_each(|deadline| *deadline = now);
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        if self.record.stop.is_none() {
+            self.record.stop = Some(stop);
+        }
+    }
+
+    fn grace(&self) -> SignedDuration {
+        if self.gone {
+            return SignedDuration::ZERO;
+        }
+        let spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+        SignedDuration::from_secs(self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30).max(0))
+    }
+
+    /// An earlier agent's pod whose keeper lives.
+    fn take_over(&mut self, survivor: Survivor) {
+        self.record.sandbox = Sandbox::Ready;
+        self.record.pod_ips = survivor.pod_ips;
+        self.link = Some(survivor.link);
+        self.keeper_events = Some(survivor.events);
+        self.volumes = Some(Arc::new(sandbox::pod_volumes(&self.ctx, &self.subject.uid)));
+        let mut states = survivor.state.containers;
+        states.sort_by_key(|state| state.container.attempt);
+        for state in states {
+            self.adopt(&state);
+        }
+    }
+
+    /// Brings the record of a container in line with what its keeper says.
+    fn adopt(&mut self, state: &ContainerState) {
+        let id = &state.container;
+        let known = self.record.containers.iter().position(|record| record.name == id.name);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let Some((kind, container)) = self.container(&id.name) else { return };
+                let reported = reported_status(&self.record, &id.name);
+                self.record.containers.push(ContainerRecord {
+                    name: id.name.clone(),
+                    kind,
+                    state: State::Waiting(None),
+                    last: None,
+                    restarts: id.attempt,
+                    back_off: Default::default(),
+                    image: container.image.unwrap_or_default(),
+                    image_id: reported.map(|status| status.image_id).unwrap_or_default(),
+                    container_id: None,
+                });
+                self.record.containers.len() - 1
+            }
+        };
+        let container_id = self.container_id(id);
+        let (started, ready) = self.without_probes(&id.name);
+        let exit = match &state.phase {
+            ContainerPhase::Running => None,
+            ContainerPhase::Exited(exit) => Some(exit_of(exit, state, container_id.clone(), self.final_message(state))),
+        };
+        let record = &mut self.record.containers[index];
+        if record.restarts > id.attempt {
+            return;
+        }
+        if id.attempt > record.restarts
+            && let State::Exited(exit) = &record.state
+        {
+            record.last = Some(exit.clone());
+        }
+        record.restarts = id.attempt;
+        record.container_id = Some(container_id);
+        match exit {
+            None => record.state = State::Running { since: time(state.started_at), started, ready },
+            Some(exit) => {
+                if !matches!(&record.state, State::Exited(_)) || record.last.is_some() {
+                    record.back_off = lifecycle::after_exit(record.back_off, &exit);
+                }
+                record.state = State::Exited(exit);
+            }
+        }
+    }
+
+    fn final_message(&self, state: &ContainerState) -> String {
+        match self.container(&state.container.name) {
+            Some((_, container)) => start::termination_message(&container, state),
+            None => String::new(),
+        }
+    }
+
+    fn container(&self, name: &str) -> Option<(ContainerKind, k8s_openapi::api::core::v1::Container)> {
+        containers(&self.pod).into_iter().find(|(_, container)| container.name == name)
+    }
+
+    fn without_probes(&self, name: &str) -> (bool, bool) {
+        let Some((_, container)) = self.container(name) else { return (true, true) };
+        let started = container.startup_probe.is_none();
+        (started, started && container.readiness_probe.is_none())
+    }
+
+    fn container_id(&self, id: &ContainerId) -> String {
+        format!("cofferdam://{}/{}/{}", self.subject.uid, id.name, id.attempt)
+    }
+
+    fn record_mut(&mut self, name: &str) -> Option<&mut ContainerRecord> {
+        self.record.containers.iter_mut().find(|record| record.name == name)
+    }
+
+    /// What a container waits for; makes its record if there is none.
+    fn waits(&mut self, name: &str, reason: &str, message: &str) {
+        let state = State::Waiting(Some((reason.to_owned(), message.to_owned())));
+        if let Some(record) = self.record_mut(name) {
+            // A crashed container keeps its end to show while it waits for its next start.
+            if let State::Exited(exit) = &record.state {
+                record.last = Some(exit.clone());
+            }
+            record.state = state;
+            return;
+        }
+        let Some((kind, container)) = self.container(name) else { return };
+        self.record.containers.push(ContainerRecord {
+            name: name.to_owned(),
+            kind,
+            state,
+            last: None,
+            restarts: 0,
+            back_off: Default::default(),
+            image: container.image.unwrap_or_default(),
+            image_id: String::new(),
+            container_id: None,
+        });
+    }
+
+    /// Decides and begins what is next; returns when to look again if nothing happens.
+    async fn step(&mut self) -> Option<Timestamp> {
+        if self.finished {
+            self.remove_if_asked().await;
+            return None;
+        }
+        let now = self.now();
+        let decision = lifecycle::decide(&self.pod, &self.record, now);
+        for (container, message) in &decision.back_off_events {
+            self.event(Some(container), Kind::Warning, "BackOff", message);
+        }
+        for name in &decision.kill {
+            self.kill(name, now).await;
+        }
+        self.kill_overdue(now).await;
+        if self.record.stop.is_some() && matches!(&self.operation, Some(_)) && self.link.is_none() {
+            // Nothing runs yet and nothing will: an image need not be waited for.
+            self.operation = None;
+        }
+        if self.operation.is_none() {
+            if decision.finished || (self.record.stop.is_some() && self.running().next().is_none()) {
+                self.take_down().await;
+                return None;
+            }
+            if self.record.stop.is_none() {
+                self.begin(&decision, now);
+            }
+        }
+        let retries = self.retries.values().map(|retry| retry.at).filter(|at| *at > now);
+        let deadlines = self.killing.values().copied();
+        retries.chain(deadlines).chain(decision.wake_at).min()
+    }
+
+    fn running(&self) -> impl Iterator<Item = &ContainerRecord> {
+        self.record.containers.iter().filter(|record| matches!(record.state, State::Running { .. }))
+    }
+
+    fn due(&self, subtask: &Subtask, now: Timestamp) -> bool {
+        self.retries.get(subtask).is_none_or(|retry| retry.at <= now)
+    }
+
+    fn retry(&mut self, subtask: Subtask) {
+        let retry = Retry::after(self.retries.get(&subtask).copied(), self.now());
+        self.retries.insert(subtask, retry);
+    }
+
+    /// Begins the next operation that is due.
+    fn begin(&mut self, decision: &lifecycle::Decision, now: Timestamp) {
+        if decision.create_sandbox {
+            if self.due(&Subtask::Sandbox, now) {
+                let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+                self.operation =
+                    Some(Box::pin(async move { Done::Sandbox(Box::new(sandbox::make(ctx, pod).await)) }));
+            }
+            return;
+        }
+        if self.record.sandbox != Sandbox::Ready {
+            return;
+        }
+        if self.volumes.is_none() {
+            if self.due(&Subtask::Volumes, now) {
+                let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+                self.operation = Some(Box::pin(async move { Done::Volumes(sandbox::volumes(&ctx, &pod).await) }));
+            }
+            return;
+        }
+        let Some(start) =
+            decision.start.iter().find(|start| self.due(&Subtask::Container(start.name.clone()), now)).cloned()
+        else {
+            return;
+        };
+        match self.images.get(&start.name).cloned() {
+            None => self.begin_image(start),
+            Some(image) => self.begin_run(start, image),
+        }
+    }
+
+    fn begin_image(&mut self, start: Start) {
+        let Some((_, container)) = self.container(&start.name) else { return };
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        self.operation = Some(Box::pin(async move {
+            let result = start::image(&ctx, &pod, &container).await.map(Arc::new);
+            Done::Image { container: start.name, result }
+        }));
+    }
+
+    fn begin_run(&mut self, start: Start, image: Arc<Image>) {
+        let (Some(link), Some(volumes)) = (self.link.clone(), self.volumes.clone()) else { return };
+        let request = start::Request {
+            ctx: self.ctx.clone(),
+            pod: self.pod.clone(),
+            link,
+            volumes,
+            image,
+            pod_ips: self.record.pod_ips.clone(),
+        };
+        self.operation = Some(Box::pin(async move {
+            let result = start::run(request, &start).await;
+            Done::Run { start, result }
+        }));
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Sandbox(result) => match *result {
+                Ok(made) => self.sandbox_made(made),
+                Err(error) => self.sandbox_failed(error),
+            },
+            Done::Volumes(Ok(volumes)) => {
+                self.retries.remove(&Subtask::Volumes);
+                self.volumes = Some(volumes);
+            }
+            Done::Volumes(Err(message)) => {
+                self.event(None, Kind::Warning, "FailedMount", &message);
+                self.retry(Subtask::Volumes);
+            }
+            Done::Image { container, result: Ok(image) } => {
+                self.retries.remove(&Subtask::Container(container.clone()));
+                if let Some(record) = self.record_mut(&container) {
+                    record.image_id = image.image_id().to_owned();
+                }
+                self.images.insert(container, image);
+            }
+            Done::Image { container, result: Err(error) } => self.image_failed(&container, &error),
+            Done::Run { start, result } => self.run_done(&start, result),
+        }
+    }
+
+    fn sandbox_made(&mut self, made: sandbox::Made) {
+        self.retries.remove(&Subtask::Sandbox);
+        for warning in &made.warnings {
+            self.event(None, Kind::Warning, "SandboxWarning", warning);
+        }
+        self.record.sandbox = Sandbox::Ready;
+        self.record.pod_ips = made.pod_ips;
+        self.effective = Some(made.effective);
+        self.link = Some(made.link);
+        self.child = Some(made.child);
+        self.keeper_events = Some(made.events);
+        match made.volumes {
+            Ok(volumes) => self.volumes = Some(volumes),
+            Err(message) => {
+                self.event(None, Kind::Warning, "FailedMount", &message);
+                self.retry(Subtask::Volumes);
+            }
+        }
+    }
+
+    fn sandbox_failed(&mut self, error: SandboxError) {
+        match error {
+            SandboxError::Rejected(refusal) if refusal.rejects_pod => {
+                self.event(None, Kind::Warning, refusal.reason, &refusal.message);
+                self.stop(Stop::Failed { reason: refusal.reason.to_owned(), message: refusal.message });
+            }
+            error => {
+                let message = format!("Failed to create pod sandbox: {error}");
+                self.event(None, Kind::Warning, "FailedCreatePodSandBox", &message);
+                self.record.sandbox = Sandbox::Failed(message);
+                self.retry(Subtask::Sandbox);
+            }
+        }
+    }
+
+    fn image_failed(&mut self, container: &str, error: &crate::images::EnsureError) {
+        let (reason, message) = (error.reason(), error.to_string());
+        let image = self.container(container).and_then(|(_, container)| container.image).unwrap_or_default();
+        if reason == "ErrImagePull" {
+            let text = format!("Failed to pull image \"{image}\": {message}");
+            self.event(Some(container), Kind::Warning, "Failed", &text);
+            self.event(Some(container), Kind::Warning, "Failed", "Error: ErrImagePull");
+            self.event(Some(container), Kind::Normal, "BackOff", &format!("Back-off pulling image \"{image}\""));
+            self.event(Some(container), Kind::Warning, "Failed", "Error: ImagePullBackOff");
+            let waiting = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
+            self.waits(container, "ImagePullBackOff", &waiting);
+        } else {
+            self.event(Some(container), Kind::Warning, "Failed", &format!("Error: {reason}"));
+            self.event(Some(container), Kind::Warning, reason, &message);
+            self.waits(container, reason, &message);
+        }
+        self.retry(Subtask::Container(container.to_owned()));
+    }
+
+    fn run_done(&mut self, start: &Start, result: Result<start::Running, StartError>) {
+        let now = self.now();
+        let id = ContainerId { name: start.name.clone(), attempt: start.attempt };
+        match result {
+            Ok(running) => {
+                self.retries.remove(&Subtask::Container(start.name.clone()));
+                for (reason, message) in &running.events {
+                    self.event(Some(&start.name), Kind::Warning, reason, message);
+                }
+                // Its keeper's own event may have come first, and may even say that it has ended.
+                self.adopt(&running.state);
+                self.with_image(start, &running.image_id);
+            }
+            Err(StartError::Refused(error)) if error.rejects_pod => {
+                self.stop(Stop::Failed { reason: error.reason.to_owned(), message: error.message });
+            }
+            Err(StartError::Refused(error)) => {
+                self.event(Some(&start.name), Kind::Warning, "Failed", &format!("Error: {}", error.message));
+                self.waits(&start.name, error.reason, &error.message);
+                self.retry(Subtask::Container(start.name.clone()));
+            }
+            Err(error) => {
+                let message = error.to_string();
+                self.event(Some(&start.name), Kind::Warning, "Failed", &format!("Error: {message}"));
+                let container_id = self.container_id(&id);
+                self.waits(&start.name, "RunContainerError", &message);
+                let exit = Exit {
+                    how: How::StartError,
+                    started_at: None,
+                    finished_at: now,
+                    message,
+                    container_id: Some(container_id.clone()),
+                };
+                if let Some(record) = self.record_mut(&start.name) {
+                    record.restarts = start.attempt;
+                    record.container_id = Some(container_id);
+                    record.back_off = lifecycle::after_exit(record.back_off, &exit);
+                    record.state = State::Exited(exit);
+                }
+            }
+        }
+    }
+
+    fn with_image(&mut self, start: &Start, image_id: &str) {
+        if let Some(record) = self.record_mut(&start.name) {
+            record.image_id = image_id.to_owned();
+        }
+    }
+
+    async fn keeper_said(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Started(state)) | Some(Event::Exited(state)) => {
+                let ended = matches!(state.phase, ContainerPhase::Exited(_));
+                let newest = self.record.containers.iter().find(|record| record.name == state.container.name);
+                let known_end = newest.is_some_and(|record| {
+                    record.restarts == state.container.attempt && matches!(record.state, State::Exited(_))
+                });
+                if !known_end {
+                    self.adopt(&state);
+                }
+                if ended {
+                    self.killing.remove(&state.container.name);
+                    start::clean_old(&self.ctx, &self.subject, self.link.as_ref(), &state.container).await;
+                }
+            }
+            Some(Event::LogTrouble { container, message, .. }) => {
+                self.event(Some(&container.name), Kind::Warning, "LogTrouble", &message);
+            }
+            None => self.keeper_gone(),
+        }
+    }
+
+    /// The keeper died: what it kept is lost and killed, and the pod gets a new sandbox.
+    fn keeper_gone(&mut self) {
+        self.keeper_events = None;
+        self.link = None;
+        self.child.take().into_iter().for_each(sandbox::reap);
+        if self.finished {
+            return;
+        }
+        let now = self.now();
+        self.event(None, Kind::Warning, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+        if let Err(error) = sandbox::clear(&self.ctx, &self.subject) {
+            self.event(None, Kind::Warning, "FailedKillPod", &format!("error killing pod: {error}"));
+        }
+        self.record.sandbox = Sandbox::None;
+        self.record.pod_ips.clear();
+        self.killing.clear();
+        for record in &mut self.record.containers {
+            if let State::Running { since, .. } = record.state {
+                let exit = Exit {
+                    how: How::Unknown,
+                    started_at: Some(since),
+                    finished_at: now,
+                    message: "The container could not be located when the pod was terminated".to_owned(),
+                    container_id: record.container_id.clone(),
+                };
+                record.back_off = lifecycle::after_exit(record.back_off, &exit);
+                record.state = State::Exited(exit);
+            }
+        }
+    }
+
+    /// Asks a container to end: its stop signal now, SIGKILL when the grace period is over.
+    async fn kill(&mut self, name: &str, now: Timestamp) {
+        if self.killing.contains_key(name) {
+            return;
+        }
+        let Some(record) = self.record.containers.iter().find(|record| record.name == name) else { return };
+        let (Some(link), State::Running { .. }) = (self.link.clone(), &record.state) else { return };
+        let id = ContainerId { name: name.to_owned(), attempt: record.restarts };
+        let grace = self.grace();
+        self.event(Some(name), Kind::Normal, "Killing", &format!("Stopping container {name}"));
+        self.killing.insert(name.to_owned(), now + grace);
+        if grace == SignedDuration::ZERO {
+            return; // `kill_overdue` comes next
+        }
+        let signal = start::stop_signal(self.container(name).map(|(_, container)| container), self.images.get(name));
+        if let Err(error) = link.signal(id, signal).await {
+            // It may just have ended; if not, the grace period's end kills it.
+            eprintln!("stop container {name} of {}/{}: {error}", self.subject.namespace, self.subject.name);
+        }
+    }
+
+    async fn kill_overdue(&mut self, now: Timestamp) {
+        let overdue: Vec<String> =
+            self.killing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        for name in overdue {
+            let Some(record) = self.record.containers.iter().find(|record| record.name == name) else { continue };
+            let id = ContainerId { name: name.clone(), attempt: record.restarts };
+            if let Some(link) = &self.link
+                && let Err(error) = link.kill(id).await
+            {
+                self.event(Some(&name), Kind::Warning, "FailedKillPod", &format!("error killing pod: {error}"));
+            }
+            // Asked again should the kernel take its time.
+            self.killing.insert(name, now + SignedDuration::from_secs(5));
+        }
+    }
+
+    /// Nothing runs and nothing will: takes sandbox, network and volumes away, reports the end, and removes the object if
+    /// it was asked to go.
+    async fn take_down(&mut self) {
+        self.finished = true;
+        self.keeper_events = None;
+        let link = self.link.take();
+        let volumes = self.volumes.take();
+        if let Err(error) = sandbox::take_down(&self.ctx, &self.subject, link, volumes).await {
+            self.event(None, Kind::Warning, "FailedKillPod", &format!("error killing pod: {error}"));
+        }
+        self.child.take().into_iter().for_each(sandbox::reap);
+        self.publish();
+        if self.gone {
+            return;
+        }
+        self.reporter.flush().await;
+        self.remove_if_asked().await;
+    }
+
+    /// The last step of a graceful deletion: everything is down, so the object can go.
+    async fn remove_if_asked(&mut self) {
+        if self.removed || self.gone || self.pod.metadata.deletion_timestamp.is_none() {
+            return;
+        }
+        match remove(&self.ctx.client, &self.subject).await {
+            Ok(()) => self.removed = true,
+            // Tried again with the pod's next event, or by the next agent.
+            Err(error) => eprintln!("remove pod {}/{}: {error}", self.subject.namespace, self.subject.name),
+        }
+    }
+
+    /// Shows the record: the status to the API server, the containers to whoever asks for logs or exec.
+    fn publish(&mut self) {
+        let running: BTreeMap<String, (u32, bool)> = self
+            .record
+            .containers
+            .iter()
+            .map(|record| (record.name.clone(), (record.restarts, matches!(record.state, State::Running { .. }))))
+            .collect();
+        self.view.show(self.link.clone(), running, self.pod.clone());
+        if self.gone {
+            return;
+        }
+        let status = lifecycle::status(&self.pod, &self.record, self.now());
+        if status != self.record.reported {
+            self.record.reported = status.clone();
+            self.reporter.send(status);
+        }
+    }
+}
+
+fn reported_status(record: &PodRecord, name: &str) -> Option<k8s_openapi::api::core::v1::ContainerStatus> {
+    let status = &record.reported;
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten().find(|status| status.name == name).cloned()
+}
+
+fn exit_of(exit: &keeper::protocol::Exit, state: &ContainerState, container_id: String, message: String) -> Exit {
+    let how = match (exit.oom_killed, exit.signal) {
+        (true, _) => How::OomKilled,
+        (false, Some(signal)) => How::Signal(signal),
+        (false, None) => How::Code(exit.code),
+    };
+    Exit {
+        how,
+        started_at: Some(time(state.started_at)),
+        finished_at: time(exit.finished_at),
+        message,
+        container_id: Some(container_id),
+    }
+}
+
+/// A keeper's time as the API's.
+pub fn time(nanos: UnixNanos) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanos.0)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
