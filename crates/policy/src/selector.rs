@@ -101,6 +101,12 @@ impl Selector {
         Selector(requirements.into_iter().collect())
     }
 
+    /// One more condition.
+    pub fn and(mut self, requirement: Requirement) -> Selector {
+        self.0.insert(requirement);
+        self
+    }
+
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| requirement.matches(labels))
     }

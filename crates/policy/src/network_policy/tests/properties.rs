@@ -129,6 +129,7 @@ fn namespace() -> impl Strategy<Value = Namespace> {
 }
 
 /// Something that a watch brings.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 enum Step {
     Pod(Pod),
