@@ -1,0 +1,310 @@
+//! A table as data: what is written, and what is read back, compared with `==`.
+//!
+//! Data is in the order the kernel keeps it: network order for addresses and ports, the machine's for interface indexes
+//! and conntrack states.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// The two families this program writes tables of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `ip`: only to put rules beside those of others.
+    Ip,
+    Inet,
+}
+
+impl Family {
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Family::Ip => 2,
+            Family::Inet => 1,
+        }
+    }
+}
+
+/// A table with all it holds. Rules have no handles here: two tables are equal if they do the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// `nft list` shows it; it can be given only when the table is made.
+    pub comment: Option<String>,
+    pub sets: BTreeMap<String, Set>,
+    pub chains: BTreeMap<String, Chain>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    pub of: SetType,
+    pub elements: Elements,
+}
+
+/// A key, and whether it is the (excluded) end of an interval, to its data.
+pub type Elements = BTreeMap<(Vec<u8>, bool), Data>;
+
+/// What `nft` calls `type`: without it a set cannot be listed or loaded again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetType {
+    /// More than one is a concatenation.
+    pub key: Vec<DataType>,
+    pub maps_to: MapsTo,
+    pub interval: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MapsTo {
+    Nothing,
+    Verdict,
+    Data(Vec<DataType>),
+}
+
+impl SetType {
+    pub fn set(key: &[DataType]) -> SetType {
+        SetType { key: key.to_vec(), maps_to: MapsTo::Nothing, interval: false }
+    }
+
+    pub fn intervals(key: DataType) -> SetType {
+        SetType { key: vec![key], maps_to: MapsTo::Nothing, interval: true }
+    }
+
+    pub fn verdict_map(key: DataType) -> SetType {
+        SetType { key: vec![key], maps_to: MapsTo::Verdict, interval: false }
+    }
+
+    pub fn map(key: &[DataType], data: &[DataType]) -> SetType {
+        SetType { key: key.to_vec(), maps_to: MapsTo::Data(data.to_vec()), interval: false }
+    }
+}
+
+/// Data types as nft 1.0 numbers them (`enum datatypes`); a concatenation is six bits each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataType {
+    Ipv4Addr,
+    Ipv6Addr,
+    InetProto,
+    InetService,
+    IfaceIndex,
+    Integer,
+    /// Of someone else.
+    Other(u32),
+}
+
+impl DataType {
+    pub(super) fn number(self) -> u32 {
+        match self {
+            DataType::Integer => 4,
+            DataType::Ipv4Addr => 7,
+            DataType::Ipv6Addr => 8,
+            DataType::InetProto => 12,
+            DataType::InetService => 13,
+            DataType::IfaceIndex => 20,
+            DataType::Other(n) => n,
+        }
+    }
+
+    pub(super) fn from_number(number: u32) -> DataType {
+        match number {
+            4 => DataType::Integer,
+            7 => DataType::Ipv4Addr,
+            8 => DataType::Ipv6Addr,
+            12 => DataType::InetProto,
+            13 => DataType::InetService,
+            20 => DataType::IfaceIndex,
+            other => DataType::Other(other),
+        }
+    }
+
+    pub(super) fn size(self) -> u32 {
+        match self {
+            DataType::Ipv6Addr => 16,
+            DataType::InetProto => 1,
+            DataType::InetService => 2,
+            DataType::Ipv4Addr | DataType::IfaceIndex | DataType::Integer | DataType::Other(_) => 4,
+        }
+    }
+}
+
+/// What an element maps to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    Nothing,
+    Verdict(Verdict),
+    Value(Vec<u8>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    Return,
+    Jump(String),
+    Goto(String),
+    /// Of someone else.
+    Other(i32),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// None: reached by jumps only.
+    pub base: Option<Base>,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub kind: ChainKind,
+    pub hook: Hook,
+    pub priority: i32,
+    /// What happens to a packet that comes to the end.
+    pub drop: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    Filter,
+    Nat,
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+    Other(u32),
+}
+
+impl Hook {
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Hook::Prerouting => 0,
+            Hook::Input => 1,
+            Hook::Forward => 2,
+            Hook::Output => 3,
+            Hook::Postrouting => 4,
+            Hook::Other(n) => n,
+        }
+    }
+
+    pub(super) fn from_number(number: u32) -> Hook {
+        match number {
+            0 => Hook::Prerouting,
+            1 => Hook::Input,
+            2 => Hook::Forward,
+            3 => Hook::Output,
+            4 => Hook::Postrouting,
+            other => Hook::Other(other),
+        }
+    }
+}
+
+/// Expressions that are evaluated in order until one does not match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule(pub Vec<Expr>);
+
+/// A register as user space numbers them: 1 to 4 have 16 bytes, 8 to 23 are their 4-byte parts (9 is the second part of 1).
+pub type Register = u32;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    Meta { key: Meta, to: Register },
+    /// Bytes of a packet's header.
+    Payload { base: Header, offset: u32, len: u32, to: Register },
+    Ct { key: Ct, to: Register },
+    Cmp { op: Op, from: Register, data: Vec<u8> },
+    Bitwise { from: Register, to: Register, mask: Vec<u8>, xor: Vec<u8> },
+    /// In a set; with `to`, in a map (0 for a verdict).
+    Lookup { set: String, from: Register, to: Option<Register>, inverted: bool },
+    Immediate { to: Register, data: Vec<u8> },
+    Verdict(Verdict),
+    Nat { source: bool, address: Register, port: Option<Register> },
+    Masquerade,
+    /// `reject with icmp <code>`.
+    RejectIcmp { code: u8 },
+    RejectTcpReset,
+    Numgen { modulus: u32, random: bool, to: Register },
+    /// `fib daddr type` (an RTN_ number).
+    FibDaddrType { to: Register },
+    /// One this program does not write.
+    Other(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meta {
+    Iif,
+    Oif,
+    IifName,
+    OifName,
+    NfProto,
+    L4Proto,
+    Other(u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    Link,
+    Network,
+    Transport,
+    Other(u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Original,
+    Reply,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ct {
+    /// Bits: 1 invalid, 2 established, 4 related, 8 new, 64 untracked.
+    State,
+    /// Bits of `enum ip_conntrack_status`.
+    Status,
+    SourceIp(Direction),
+    SourceIp6(Direction),
+    SourcePort(Direction),
+    Other(u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Eq,
+    Neq,
+    Lt,
+    Lte,
+    Gt,
+    Gte,
+    Other(u32),
+}
+
+/// Address and length of blocks as elements of an interval set: start, and end one past the last address. They must be
+/// disjoint.
+pub fn interval_elements(blocks: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) -> Elements {
+    let mut ranges: Vec<(u32, u32)> = blocks.into_iter().map(|(a, b)| (a.to_bits(), b.to_bits())).collect();
+    ranges.sort_unstable();
+    let mut elements = Elements::new();
+    let mut open: Option<(u32, u32)> = None;
+    let close = |range: Option<(u32, u32)>, elements: &mut Elements| {
+        let Some((first, last)) = range else { return };
+        elements.insert((first.to_be_bytes().to_vec(), false), Data::Nothing);
+        // A block that reaches the last address has no end element.
+        if let Some(end) = last.checked_add(1) {
+            elements.insert((end.to_be_bytes().to_vec(), true), Data::Nothing);
+        }
+    };
+    for (first, last) in ranges {
+        match open {
+            // Touching blocks are one interval: the kernel keeps no two elements at the same place for long.
+            Some((_, end)) if end.checked_add(1).is_some_and(|next| first <= next) || end == u32::MAX => {
+                open = open.map(|(start, end)| (start, end.max(last)));
+            }
+            _ => {
+                close(open, &mut elements);
+                open = Some((first, last));
+            }
+        }
+    }
+    close(open, &mut elements);
+    elements
+}
