@@ -42,8 +42,11 @@ pub struct NodeFacts {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// kubelet's `--pod-max-pids`; `None`: no limit.
     pub pod_pids_limit: Option<i64>,
-    /// Masked paths that this kernel has no file for need no mount; the keeper ignores `ENOENT` for them.
-    pub host_ips: Vec<String>,
+    /// The cgroup has a file to limit swap (`memory.memsw.limit_in_bytes`, `memory.swap.max`).
+    pub swap_controller: bool,
+    /// The lowest `oom_score_adj` the node can give: without CAP_SYS_RESOURCE it is the agent's own. A lower wish is raised to
+    /// it, as containerd's `restrict_oom_score_adj` does.
+    pub min_oom_score_adj: i32,
 }
 
 /// `major.minor` of `uname -r`.
@@ -124,7 +127,8 @@ impl Default for NodeFacts {
             memory_allocatable: 8 << 30,
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,
-            host_ips: Vec::new(),
+            swap_controller: false,
+            min_oom_score_adj: -1000,
         }
     }
 }

@@ -4,13 +4,25 @@
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use oci_spec::{image::ImageConfiguration, runtime::Spec};
+use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 
+pub use self::{
+    cgroup::{container_resources, pod_resources},
+    spec::spec,
+};
 use crate::{
     node_facts::NodeFacts,
-    security_context::{ConfigError, ContainerKind, Effective},
+    security_context::{ContainerKind, Effective},
 };
+
+mod cgroup;
+mod mounts;
+mod process;
+mod spec;
+
+#[cfg(test)]
+mod tests;
 
 /// All that decides a container's Spec.
 #[derive(Clone, Debug)]
@@ -37,9 +49,8 @@ pub struct ContainerInput<'a> {
     pub node: &'a NodeFacts,
 }
 
-/// Paths of the pod's shared namespaces. `None`: the container is in the namespace of the process that starts it, which
-/// is the node's for host namespaces; see `Effective::namespaces` for which those are. PID: `None` without
-/// hostPID means a namespace of the container's own.
+/// Paths of the pod's shared namespaces. `None`: the runtime makes one, or (a keeper) uses its pod's. Host namespaces do not
+/// stand here: `Effective::namespaces` says which those are, and the Spec has no entry for them.
 #[derive(Clone, Debug, Default)]
 pub struct NamespacePaths {
     pub network: Option<PathBuf>,
@@ -72,6 +83,8 @@ pub struct VolumeMount {
     /// Submounts too (`recursiveReadOnly`).
     pub recursive_read_only: bool,
     pub propagation: Propagation,
+    /// No setuid programs and no device nodes: every volume but hostPath.
+    pub nosuid_nodev: bool,
 }
 
 /// Where a bind mount comes from.
@@ -101,11 +114,4 @@ impl MountSource {
             Self::Descriptor(index) => PathBuf::from(format!("fd:{index}")),
         }
     }
-}
-
-/// The Spec of one container. Errors: no command, a working directory that is not absolute, a mount over `/proc` or
-/// `/sys`, a profile that cannot be read.
-pub fn spec(input: &ContainerInput<'_>) -> Result<Spec, ConfigError> {
-    let _ = input;
-    todo!()
 }

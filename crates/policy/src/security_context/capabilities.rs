@@ -92,6 +92,7 @@ impl Capability {
     pub const SYS_ADMIN: Self = Self(21);
     pub const SYS_BOOT: Self = Self(22);
     pub const SYS_NICE: Self = Self(23);
+    pub const SYS_RESOURCE: Self = Self(24);
     pub const SYS_TIME: Self = Self(25);
     pub const SYS_TTY_CONFIG: Self = Self(26);
     pub const MKNOD: Self = Self(27);
