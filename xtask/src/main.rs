@@ -1,1 +1,39 @@
-fn main() {}
+//! Development tasks: `cargo xtask` lists them.
+
+mod codegen;
+
+use std::process::ExitCode;
+
+struct Task {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> anyhow::Result<()>,
+}
+
+const TASKS: &[Task] = &[Task {
+    name: "codegen",
+    about: "write crates/api/src/schema/generated.rs: --openapi PATH --protobuf-crate PATH [--check]",
+    run: codegen::run,
+}];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some(name) = args.first() else {
+        println!("cargo xtask TASK\n");
+        for task in TASKS {
+            println!("  {:<10} {}", task.name, task.about);
+        }
+        return ExitCode::SUCCESS;
+    };
+    let Some(task) = TASKS.iter().find(|t| t.name == *name) else {
+        eprintln!("xtask: no task {name}; run `cargo xtask` for the list");
+        return ExitCode::FAILURE;
+    };
+    match (task.run)(&args[1..]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

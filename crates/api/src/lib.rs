@@ -13,6 +13,7 @@ pub mod error;
 pub mod field;
 pub mod printer;
 pub mod registry;
+pub mod schema;
 pub mod validation;
 
 pub use error::ApiError;
