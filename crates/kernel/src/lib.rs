@@ -9,7 +9,7 @@ pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod resolve;
-// pub mod seccomp;
+pub mod seccomp;
 
 pub use error::{CallError, Named};
 
