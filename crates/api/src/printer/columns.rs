@@ -1,6 +1,6 @@
 //! The columns of each kind: names, types and the descriptions of the API reference.
 
-use super::{Column, Printer, pod, rows};
+use super::{Cells, Column, Printer, pod, rows};
 
 const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
 const AGE: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
@@ -254,29 +254,28 @@ static PLAIN: &[Column] = &[named(), column("Created At", "date", "", 0, AGE)];
 
 /// How objects of this kind are printed.
 pub(super) fn printer(group: &str, kind: &str) -> Printer {
-    let (columns, cells): (&'static [Column], fn(&serde_json::Value, i64) -> Vec<serde_json::Value>) =
-        match (group, kind) {
-            ("", "Pod") => (POD, pod::cells),
-            ("apps", "ReplicaSet") | ("", "ReplicationController") => (REPLICA_SET, rows::replica_set),
-            ("apps", "Deployment") => (DEPLOYMENT, rows::deployment),
-            ("", "Service") => (SERVICE, rows::service),
-            ("", "Node") => (NODE, rows::node),
-            ("", "Event") | ("events.k8s.io", "Event") => (EVENT, rows::event),
-            ("", "Namespace") => (NAMESPACE, rows::namespace),
-            ("", "ConfigMap") => (CONFIG_MAP, rows::config_map),
-            ("", "Secret") => (SECRET, rows::secret),
-            ("", "ServiceAccount") => (SERVICE_ACCOUNT, rows::service_account),
-            ("networking.k8s.io", "NetworkPolicy") => (NETWORK_POLICY, rows::network_policy),
-            ("", "Endpoints") => (ENDPOINTS, rows::endpoints),
-            ("discovery.k8s.io", "EndpointSlice") => (ENDPOINT_SLICE, rows::endpoint_slice),
-            ("coordination.k8s.io", "Lease") => (LEASE, rows::lease),
-            ("scheduling.k8s.io", "PriorityClass") => (PRIORITY_CLASS, rows::priority_class),
-            ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => (ROLE, rows::plain),
-            ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
-                (ROLE_BINDING, rows::role_binding)
-            }
-            ("policy", "PodDisruptionBudget") => (DISRUPTION_BUDGET, rows::disruption_budget),
-            _ => (PLAIN, rows::plain),
-        };
+    let (columns, cells): (&'static [Column], Cells) = match (group, kind) {
+        ("", "Pod") => (POD, pod::cells),
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => (REPLICA_SET, rows::replica_set),
+        ("apps", "Deployment") => (DEPLOYMENT, rows::deployment),
+        ("", "Service") => (SERVICE, rows::service),
+        ("", "Node") => (NODE, rows::node),
+        ("", "Event") | ("events.k8s.io", "Event") => (EVENT, rows::event),
+        ("", "Namespace") => (NAMESPACE, rows::namespace),
+        ("", "ConfigMap") => (CONFIG_MAP, rows::config_map),
+        ("", "Secret") => (SECRET, rows::secret),
+        ("", "ServiceAccount") => (SERVICE_ACCOUNT, rows::service_account),
+        ("networking.k8s.io", "NetworkPolicy") => (NETWORK_POLICY, rows::network_policy),
+        ("", "Endpoints") => (ENDPOINTS, rows::endpoints),
+        ("discovery.k8s.io", "EndpointSlice") => (ENDPOINT_SLICE, rows::endpoint_slice),
+        ("coordination.k8s.io", "Lease") => (LEASE, rows::lease),
+        ("scheduling.k8s.io", "PriorityClass") => (PRIORITY_CLASS, rows::priority_class),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => (ROLE, rows::plain),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            (ROLE_BINDING, rows::role_binding)
+        }
+        ("policy", "PodDisruptionBudget") => (DISRUPTION_BUDGET, rows::disruption_budget),
+        _ => (PLAIN, rows::plain),
+    };
     Printer { columns, cells }
 }

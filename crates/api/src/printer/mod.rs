@@ -48,10 +48,13 @@ struct Column {
     priority: i64,
 }
 
+/// One object at a time (seconds since the epoch) → the cells of its row.
+type Cells = fn(&Value, i64) -> Vec<Value>;
+
 /// How one kind is printed.
 struct Printer {
     columns: &'static [Column],
-    cells: fn(&Value, i64) -> Vec<Value>,
+    cells: Cells,
 }
 
 /// A Table of `objects`, all of `resource`. `now` is seconds since the epoch, for the ages. The caller adds
