@@ -8,12 +8,15 @@
 //! What differs from kind to kind lives in [`defaults`], [`validation`] and [`printer`].
 //! Every refusal is an [`error::ApiError`]: a Kubernetes `Status` with Kubernetes' own words.
 
+pub mod base64;
 pub mod defaults;
 pub mod error;
 pub mod field;
+pub mod json;
 pub mod printer;
 pub mod registry;
 pub mod schema;
+pub mod strict;
 pub mod validation;
 
 pub use error::ApiError;
