@@ -1,0 +1,677 @@
+//! What a Deployment does next: one step of its rollout as the writes it takes. Called again when they were seen.
+//! (`pkg/controller/deployment/{sync,rolling,recreate,progress}.go` and `util/deployment_util.go`.)
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+
+use super::Note;
+use super::rollout_status::{self, Conditions};
+
+pub const REVISION: &str = "deployment.kubernetes.io/revision";
+pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
+pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Annotations of a Deployment that its replica sets do not get.
+const NOT_COPIED: [&str; 6] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED_REPLICAS,
+    MAX_REPLICAS,
+    "deprecated.deployment.rollback.to",
+];
+
+/// A write. Updates carry the resourceVersion they were decided on, so that a stale decision conflicts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Create(Box<ReplicaSet>),
+    Update(Box<ReplicaSet>),
+    Delete(String),
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    pub notes: Vec<Note>,
+    /// The revision annotation the Deployment should have, if it has another.
+    pub revision: Option<String>,
+    pub status: DeploymentStatus,
+    /// When time alone changes the answer: the progress deadline.
+    pub recheck: Option<SignedDuration>,
+}
+
+/// `replica_sets`: those the Deployment controls. `old_pods_run`: some pod of an old replica set is not finished yet
+/// (also a terminating one); Recreate waits for it.
+pub fn plan(
+    deployment: &Deployment,
+    replica_sets: &[ReplicaSet],
+    old_pods_run: impl Fn(&[&ReplicaSet]) -> bool,
+    now: Timestamp,
+) -> Plan {
+    let default_spec = DeploymentSpec::default();
+    let spec = deployment.spec.as_ref().unwrap_or(&default_spec);
+    let mut step = Step::new(deployment, spec, replica_sets, now);
+    if deployment.metadata.deletion_timestamp.is_some() {
+        return step.finish(false);
+    }
+    step.note_pause();
+    if spec.paused.unwrap_or(false) {
+        step.find_new(false);
+        step.scale_proportionally();
+        step.clean_up();
+        return step.finish(false);
+    }
+    if step.is_scaling() {
+        step.find_new(false);
+        step.scale_proportionally();
+        return step.finish(false);
+    }
+    let recreate = spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate");
+    if recreate {
+        step.find_new(false);
+        let old: Vec<usize> = step.old().collect();
+        let running: Vec<&ReplicaSet> = old.iter().map(|i| &step.sets[*i].object).collect();
+        let wait = old_pods_run(&running);
+        let mut scaled_down = false;
+        for index in old {
+            scaled_down |= step.resize(index, 0);
+        }
+        if !scaled_down && !wait {
+            step.find_new(true);
+            step.grow_new();
+            step.clean_up_if_complete();
+        }
+    } else {
+        step.find_new(true);
+        if !step.grow_new() && !step.shrink_old() {
+            step.clean_up_if_complete();
+        }
+    }
+    step.finish(true)
+}
+
+/// A replica set in hand: as it is, and what was decided about it.
+struct Held {
+    object: ReplicaSet,
+    is_created: bool,
+    is_changed: bool,
+}
+
+struct Step<'a> {
+    deployment: &'a Deployment,
+    spec: &'a DeploymentSpec,
+    sets: Vec<Held>,
+    new: Option<usize>,
+    deleted: Vec<String>,
+    notes: Vec<Note>,
+    revision: Option<String>,
+    conditions: Conditions,
+    now: Timestamp,
+}
+
+impl<'a> Step<'a> {
+    fn new(
+        deployment: &'a Deployment,
+        spec: &'a DeploymentSpec,
+        sets: &[ReplicaSet],
+        now: Timestamp,
+    ) -> Step<'a> {
+        let held =
+            |object: &ReplicaSet| Held { object: object.clone(), is_created: false, is_changed: false };
+        let mut sets: Vec<Held> = sets.iter().map(held).collect();
+        // By age, then by name: the order of ReplicaSetsByCreationTimestamp.
+        sets.sort_by_cached_key(|held| {
+            let meta = &held.object.metadata;
+            (meta.creation_timestamp.as_ref().map(|t| t.0), meta.name.clone())
+        });
+        let conditions = Conditions::new(deployment.status.as_ref().and_then(|s| s.conditions.as_ref()), now);
+        Step {
+            deployment,
+            spec,
+            sets,
+            new: None,
+            deleted: vec![],
+            notes: vec![],
+            revision: None,
+            conditions,
+            now,
+        }
+    }
+
+    fn replicas(&self) -> i32 {
+        self.spec.replicas.unwrap_or(1)
+    }
+
+    fn old(&self) -> impl Iterator<Item = usize> + use<> {
+        let new = self.new;
+        (0..self.sets.len()).filter(move |index| Some(*index) != new)
+    }
+
+    fn note_pause(&mut self) {
+        if !rollout_status::has_deadline(self.spec) {
+            return;
+        }
+        let reason = self.conditions.reason("Progressing");
+        if reason == Some("ProgressDeadlineExceeded") {
+            return;
+        }
+        let paused = self.spec.paused.unwrap_or(false);
+        let was = reason == Some("DeploymentPaused");
+        if paused && !was {
+            self.conditions.set("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused".into());
+        } else if !paused && was {
+            self.conditions.set(
+                "Progressing",
+                "Unknown",
+                "DeploymentResumed",
+                "Deployment is resumed".into(),
+            );
+        }
+    }
+
+    /// Finds the replica set of the template as it is; makes it if there is none and `create`.
+    fn find_new(&mut self, create: bool) {
+        let same = |held: &Held| {
+            let template = held.object.spec.as_ref().and_then(|s| s.template.as_ref());
+            template.is_some_and(|template| equal_ignoring_hash(template, &self.spec.template))
+        };
+        self.new = self.sets.iter().position(same);
+        let newest_old = self.old().map(|i| revision_of(&self.sets[i].object)).max().unwrap_or(0);
+        let revision = (newest_old + 1).to_string();
+        match self.new {
+            Some(index) => {
+                self.annotate(index, &revision, true);
+                let object = &mut self.sets[index];
+                let seconds = object.object.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
+                if seconds != self.spec.min_ready_seconds.unwrap_or(0)
+                    && let Some(spec) = &mut object.object.spec
+                {
+                    spec.min_ready_seconds = self.spec.min_ready_seconds;
+                    object.is_changed = true;
+                }
+                let revision = annotation(&self.sets[index].object.metadata, REVISION).map(str::to_string);
+                self.set_revision(revision);
+                if rollout_status::has_deadline(self.spec) && self.conditions.reason("Progressing").is_none()
+                {
+                    let message = format!("Found new replica set \"{}\"", name_of(&self.sets[index].object));
+                    self.conditions.set("Progressing", "True", "FoundNewReplicaSet", message);
+                }
+            }
+            None if create => {
+                self.sets.push(Held { object: self.make(), is_created: true, is_changed: false });
+                let index = self.sets.len() - 1;
+                self.new = Some(index);
+                let size = self.new_size();
+                self.annotate(index, &revision, false);
+                self.mark_size(index);
+                let object = &mut self.sets[index].object;
+                if let Some(spec) = &mut object.spec {
+                    spec.replicas = Some(size);
+                }
+                let name = name_of(object).to_string();
+                if size > 0 {
+                    let message = format!("Scaled up replica set {name} from 0 to {size}");
+                    self.notes.push(Note::normal("ScalingReplicaSet", message));
+                }
+                self.set_revision(Some(revision));
+                if rollout_status::has_deadline(self.spec) {
+                    let message = format!("Created new replica set \"{name}\"");
+                    self.conditions.set("Progressing", "True", "NewReplicaSetCreated", message);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn set_revision(&mut self, revision: Option<String>) {
+        let has = annotation(&self.deployment.metadata, REVISION);
+        if revision.as_deref() != has {
+            self.revision = revision;
+        }
+    }
+
+    fn make(&self) -> ReplicaSet {
+        let collisions = self.deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
+        let hash = template_hash(&self.spec.template, collisions);
+        let mut template = self.spec.template.clone();
+        let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+        labels.insert(POD_TEMPLATE_HASH.to_string(), hash.clone());
+        let labels = labels.clone();
+        let mut selector = self.spec.selector.clone();
+        selector.match_labels.get_or_insert_default().insert(POD_TEMPLATE_HASH.to_string(), hash.clone());
+        let meta = &self.deployment.metadata;
+        let name = meta.name.clone().unwrap_or_default();
+        ReplicaSet {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}-{hash}")),
+                namespace: meta.namespace.clone(),
+                labels: Some(labels),
+                owner_references: Some(vec![OwnerReference {
+                    api_version: "apps/v1".to_string(),
+                    kind: "Deployment".to_string(),
+                    name,
+                    uid: meta.uid.clone().unwrap_or_default(),
+                    controller: Some(true),
+                    block_owner_deletion: Some(true),
+                }]),
+                ..ObjectMeta::default()
+            },
+            spec: Some(ReplicaSetSpec {
+                replicas: Some(0),
+                min_ready_seconds: self.spec.min_ready_seconds,
+                selector,
+                template: Some(template),
+            }),
+            status: None,
+        }
+    }
+
+    /// Copies the Deployment's annotations, and notes the revision with the ones it had before.
+    fn annotate(&mut self, index: usize, revision: &str, exists: bool) {
+        let copied = self.deployment.metadata.annotations.iter().flatten();
+        let copied: Vec<(String, String)> = copied
+            .filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let held = &mut self.sets[index];
+        let annotations = held.object.metadata.annotations.get_or_insert_default();
+        for (key, value) in copied {
+            if annotations.get(&key) != Some(&value) {
+                annotations.insert(key, value);
+                held.is_changed = true;
+            }
+        }
+        let has = annotations.get(REVISION).cloned();
+        let number = |text: Option<&String>| text.and_then(|t| t.parse::<i64>().ok()).unwrap_or(0);
+        if number(has.as_ref()) < number(Some(&revision.to_string())) {
+            annotations.insert(REVISION.to_string(), revision.to_string());
+            held.is_changed = true;
+            if let Some(has) = has.filter(|_| exists) {
+                let history = annotations.entry(REVISION_HISTORY.to_string()).or_default();
+                if !history.is_empty() {
+                    history.push(',');
+                }
+                history.push_str(&has);
+            }
+        }
+    }
+
+    /// The annotations by which a change of the Deployment's size is noticed.
+    fn mark_size(&mut self, index: usize) -> bool {
+        let desired = self.replicas();
+        let most = desired + self.max_surge();
+        let annotations = self.sets[index].object.metadata.annotations.get_or_insert_default();
+        let mut changed = false;
+        for (key, value) in [(DESIRED_REPLICAS, desired), (MAX_REPLICAS, most)] {
+            let value = value.to_string();
+            if annotations.get(key) != Some(&value) {
+                annotations.insert(key.to_string(), value);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// True if the size changes.
+    fn resize(&mut self, index: usize, size: i32) -> bool {
+        let marked = self.mark_size(index);
+        let held = &mut self.sets[index];
+        let before = size_of(&held.object);
+        if before == size && !marked {
+            return false;
+        }
+        held.is_changed = true;
+        if let Some(spec) = &mut held.object.spec {
+            spec.replicas = Some(size);
+        }
+        if before != size {
+            let way = if size > before { "up" } else { "down" };
+            let name = name_of(&held.object);
+            let message = format!("Scaled {way} replica set {name} from {before} to {size}");
+            self.notes.push(Note::normal("ScalingReplicaSet", message));
+        }
+        before != size
+    }
+
+    fn total(&self) -> i32 {
+        self.sets.iter().map(|held| size_of(&held.object)).sum()
+    }
+
+    fn available(&self) -> i32 {
+        self.sets.iter().map(|held| available_of(&held.object)).sum()
+    }
+
+    fn new_size(&self) -> i32 {
+        let Some(new) = self.new else { return 0 };
+        let has = size_of(&self.sets[new].object);
+        if self.spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate") {
+            return self.replicas();
+        }
+        let room = self.replicas() + self.max_surge() - self.total();
+        if room <= 0 { has } else { has + room.min(self.replicas() - has) }
+    }
+
+    /// True if it changed.
+    fn grow_new(&mut self) -> bool {
+        let Some(new) = self.new.filter(|new| !self.sets[*new].is_created) else { return self.new.is_some() };
+        let has = size_of(&self.sets[new].object);
+        if has == self.replicas() {
+            return false;
+        }
+        let size = if has > self.replicas() { self.replicas() } else { self.new_size() };
+        self.resize(new, size)
+    }
+
+    /// True if any old replica set shrank.
+    fn shrink_old(&mut self) -> bool {
+        let old: Vec<usize> = self.old().filter(|i| size_of(&self.sets[*i].object) > 0).collect();
+        if old.is_empty() {
+            return false;
+        }
+        let least = self.replicas() - self.max_unavailable();
+        let new_unavailable =
+            self.new.map_or(0, |i| size_of(&self.sets[i].object) - available_of(&self.sets[i].object));
+        let most_gone = self.total() - least - new_unavailable;
+        if most_gone <= 0 {
+            return false;
+        }
+        // Pods that do not work go first: they can go without anybody noticing.
+        let (mut gone, mut changed) = (0, false);
+        for index in &old {
+            let (size, available) =
+                (size_of(&self.sets[*index].object), available_of(&self.sets[*index].object));
+            let go = (most_gone - gone).min(size - available);
+            if go > 0 {
+                changed |= self.resize(*index, size - go);
+                gone += go;
+            }
+        }
+        // Then as many of those that work as may be missing.
+        let mut left = self.available() - least;
+        for index in &old {
+            let size = size_of(&self.sets[*index].object);
+            let go = left.min(size);
+            if go > 0 {
+                changed |= self.resize(*index, size - go);
+                left -= go;
+            }
+        }
+        changed
+    }
+
+    /// The Deployment's size was changed since its replica sets were sized.
+    fn is_scaling(&self) -> bool {
+        self.sets.iter().filter(|held| size_of(&held.object) > 0).any(|held| {
+            let desired =
+                annotation(&held.object.metadata, DESIRED_REPLICAS).and_then(|t| t.parse::<i32>().ok());
+            desired.is_some_and(|desired| desired != self.replicas())
+        })
+    }
+
+    fn scale_proportionally(&mut self) {
+        let replicas = self.replicas();
+        let active: Vec<usize> =
+            (0..self.sets.len()).filter(|i| size_of(&self.sets[*i].object) > 0).collect();
+        let active_or_latest = match active.as_slice() {
+            [] => self.new.or_else(|| self.old().last()),
+            [one] => Some(*one),
+            _ => None,
+        };
+        if let Some(index) = active_or_latest {
+            if size_of(&self.sets[index].object) != replicas {
+                self.resize(index, replicas);
+            }
+            return;
+        }
+        if active.is_empty() {
+            return;
+        }
+        // The new one is all there: the old ones have no more to do.
+        let saturated = self.new.is_some_and(|new| {
+            let object = &self.sets[new].object;
+            let desired = annotation(&object.metadata, DESIRED_REPLICAS).and_then(|t| t.parse().ok());
+            size_of(object) == replicas && desired == Some(replicas) && available_of(object) == replicas
+        });
+        if saturated {
+            for index in self.old().filter(|i| active.contains(i)).collect::<Vec<_>>() {
+                self.resize(index, 0);
+            }
+            return;
+        }
+        if self.spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate") {
+            return;
+        }
+        let allowed = if replicas > 0 { replicas + self.max_surge() } else { 0 };
+        let to_add = allowed - self.total();
+        let mut order = active;
+        // The largest takes the rounding; of equal ones the newest grows and the oldest shrinks.
+        order.sort_by_key(|i| {
+            let age = if to_add > 0 { -(*i as i64) } else { *i as i64 };
+            (-size_of(&self.sets[*i].object), age)
+        });
+        let mut added = 0;
+        let mut sizes: Vec<(usize, i32)> = Vec::new();
+        for index in order {
+            let size = size_of(&self.sets[index].object);
+            let share = self.share(index, to_add, added);
+            added += share;
+            sizes.push((index, size + share));
+        }
+        if let Some((_, size)) = sizes.first_mut()
+            && to_add != 0
+        {
+            *size = (*size + to_add - added).max(0);
+        }
+        for (index, size) in sizes {
+            self.resize(index, size);
+        }
+    }
+
+    /// What of `to_add` falls to one replica set, by its part of the whole (`GetReplicaSetProportion`).
+    fn share(&self, index: usize, to_add: i32, added: i32) -> i32 {
+        let object = &self.sets[index].object;
+        let size = size_of(object);
+        if size == 0 || to_add == 0 || to_add == added {
+            return 0;
+        }
+        let left = to_add - added;
+        let fraction = if self.replicas() == 0 {
+            -size
+        } else {
+            let most = annotation(&object.metadata, MAX_REPLICAS).and_then(|t| t.parse::<i32>().ok());
+            let status = self.deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+            let whole = most.filter(|most| *most > 0).unwrap_or(status).max(1);
+            let now = f64::from(size) * f64::from(self.replicas() + self.max_surge()) / f64::from(whole);
+            now.round() as i32 - size
+        };
+        if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
+    }
+
+    fn clean_up_if_complete(&mut self) {
+        let status = self.counts();
+        if rollout_status::is_complete(self.spec, &status, self.deployment.metadata.generation) {
+            self.clean_up();
+        }
+    }
+
+    /// Deletes old empty replica sets beyond the history limit, the oldest revision first.
+    fn clean_up(&mut self) {
+        let limit = usize::try_from(self.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
+        let mut old: Vec<&ReplicaSet> = self.old().map(|i| &self.sets[i].object).collect();
+        old.retain(|object| object.metadata.deletion_timestamp.is_none());
+        old.sort_by_key(|object| revision_of(object));
+        let excess = old.len().saturating_sub(limit);
+        let is_idle = |object: &&&ReplicaSet| {
+            let status = object.status.as_ref();
+            let observed = status.and_then(|s| s.observed_generation).unwrap_or(0);
+            size_of(object) == 0
+                && status.map_or(0, |s| s.replicas) == 0
+                && object.metadata.generation.unwrap_or(0) <= observed
+        };
+        self.deleted =
+            old.iter().take(excess).filter(is_idle).map(|object| name_of(object).to_string()).collect();
+    }
+
+    fn max_surge(&self) -> i32 {
+        fenceposts(self.spec).0
+    }
+
+    fn max_unavailable(&self) -> i32 {
+        if self.replicas() == 0 { 0 } else { fenceposts(self.spec).1.min(self.replicas()) }
+    }
+
+    fn counts(&self) -> DeploymentStatus {
+        let status =
+            |f: &dyn Fn(&ReplicaSet) -> i32| self.sets.iter().map(|held| f(&held.object)).sum::<i32>();
+        let some = |count: i32| (count != 0).then_some(count);
+        let replicas = status(&|o| o.status.as_ref().map_or(0, |s| s.replicas));
+        let ready = status(&|o| o.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0));
+        let terminating = status(&|o| o.status.as_ref().and_then(|s| s.terminating_replicas).unwrap_or(0));
+        let available = self.available();
+        let updated = self.new.and_then(|i| self.sets[i].object.status.as_ref()).map_or(0, |s| s.replicas);
+        DeploymentStatus {
+            observed_generation: self.deployment.metadata.generation,
+            replicas: some(replicas),
+            updated_replicas: some(updated),
+            ready_replicas: some(ready),
+            available_replicas: some(available),
+            unavailable_replicas: some((self.total() - available).max(0)),
+            terminating_replicas: Some(terminating),
+            collision_count: self.deployment.status.as_ref().and_then(|s| s.collision_count),
+            conditions: None,
+        }
+    }
+
+    fn finish(mut self, is_rollout: bool) -> Plan {
+        let mut status = self.counts();
+        let available = status.available_replicas.unwrap_or(0);
+        if available >= self.replicas() - self.max_unavailable() {
+            let message = "Deployment has minimum availability.".to_string();
+            self.conditions.set("Available", "True", "MinimumReplicasAvailable", message);
+        } else {
+            let message = "Deployment does not have minimum availability.".to_string();
+            self.conditions.set("Available", "False", "MinimumReplicasUnavailable", message);
+        }
+        let mut recheck = None;
+        if is_rollout {
+            let new = self.new.map(|i| name_of(&self.sets[i].object).to_string());
+            let judged = (self.deployment, self.spec, &status, new.as_deref());
+            recheck = rollout_status::judge_progress(&mut self.conditions, judged, self.now);
+            let failure = self.new.into_iter().chain(self.old()).find_map(|i| {
+                let conditions = self.sets[i].object.status.as_ref()?.conditions.as_ref()?;
+                conditions.iter().find(|c| c.type_ == "ReplicaFailure").cloned()
+            });
+            self.conditions.take_failure(failure);
+        }
+        status.conditions = self.conditions.into_list();
+        let mut actions = Vec::new();
+        for held in self.sets {
+            if held.is_created {
+                actions.push(Action::Create(Box::new(held.object)));
+            } else if held.is_changed {
+                actions.push(Action::Update(Box::new(held.object)));
+            }
+        }
+        actions.extend(self.deleted.into_iter().map(Action::Delete));
+        Plan { actions, notes: self.notes, revision: self.revision, status, recheck }
+    }
+}
+
+/// (maxSurge, maxUnavailable) in pods: percentages of the size, surge rounded up, unavailable down; if both come to
+/// nothing, one may be unavailable, or nothing could ever change (`ResolveFenceposts`).
+pub fn fenceposts(spec: &DeploymentSpec) -> (i32, i32) {
+    let strategy = spec.strategy.as_ref();
+    if strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate") {
+        return (0, 0);
+    }
+    let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
+    let replicas = i64::from(spec.replicas.unwrap_or(1));
+    let resolve = |value: Option<&IntOrString>, round_up: bool| -> i32 {
+        let pods = match value {
+            Some(IntOrString::Int(pods)) => i64::from(*pods),
+            other => {
+                let percent = match other {
+                    Some(IntOrString::String(text)) => text.trim_end_matches('%').parse::<i64>().unwrap_or(0),
+                    _ => 25,
+                };
+                let hundredths = percent.saturating_mul(replicas);
+                if round_up { (hundredths + 99).div_euclid(100) } else { hundredths.div_euclid(100) }
+            }
+        };
+        i32::try_from(pods.max(0)).unwrap_or(i32::MAX)
+    };
+    let surge = resolve(rolling.and_then(|r| r.max_surge.as_ref()), true);
+    let unavailable = resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), false);
+    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+}
+
+/// Equal but for the label the controller adds.
+pub fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+    let without = |template: &PodTemplateSpec| {
+        let mut template = template.clone();
+        let meta = template.metadata.get_or_insert_default();
+        // A template is never created: some servers and clients write the field nevertheless.
+        meta.creation_timestamp = None;
+        if let Some(labels) = &mut meta.labels {
+            labels.remove(POD_TEMPLATE_HASH);
+        }
+        for map in [&mut meta.labels, &mut meta.annotations] {
+            if map.as_ref().is_some_and(BTreeMap::is_empty) {
+                *map = None;
+            }
+        }
+        template
+    };
+    without(a) == without(b)
+}
+
+/// A name for a template, in the alphabet Kubernetes uses (no vowels, so no words). Its value is our own: upstream
+/// hashes a memory dump of Go's types.
+pub fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
+    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let text = serde_json::to_vec(template).expect("a pod template serializes");
+    let mut digest = Sha256::new();
+    digest.update(&text);
+    if collisions > 0 {
+        digest.update(collisions.to_le_bytes());
+    }
+    let digest = digest.finalize();
+    let mut number = digest.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    let mut hash = String::new();
+    for _ in 0..10 {
+        let letter = ALPHABET[(number % 27) as usize];
+        let _ = write!(hash, "{}", char::from(letter));
+        number /= 27;
+    }
+    hash
+}
+
+fn size_of(object: &ReplicaSet) -> i32 {
+    object.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+}
+
+fn available_of(object: &ReplicaSet) -> i32 {
+    object.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
+}
+
+fn name_of(object: &ReplicaSet) -> &str {
+    object.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn annotation<'m>(meta: &'m ObjectMeta, key: &str) -> Option<&'m str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn revision_of(object: &ReplicaSet) -> i64 {
+    annotation(&object.metadata, REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
