@@ -2,6 +2,7 @@
 
 mod cli;
 mod cluster;
+mod demo;
 
 use std::process::ExitCode;
 

@@ -13,18 +13,23 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::cluster::{
-    down::{self, Keep},
-    layout::Layout,
-    node_init, roles, supervisor, up,
+use crate::{
+    cluster::{
+        down::{self, Keep},
+        layout::Layout,
+        node_init, roles, supervisor, up,
+    },
+    demo,
 };
+
+const DEFAULT_DATA_DIR: &str = "/var/lib/cofferdam";
 
 /// Runs Kubernetes pods with every isolation boundary real, and says what each can reach.
 #[derive(Parser)]
 #[command(name = "cofferdam", version, propagate_version = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// Where the cluster keeps all it has; one directory, one cluster.
-    #[arg(long, global = true, env = "COFFERDAM_DATA_DIR", default_value = "/var/lib/cofferdam", value_name = "DIR")]
+    #[arg(long, global = true, env = "COFFERDAM_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
     data_dir: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -40,6 +45,8 @@ enum Command {
         #[arg(long)]
         keep_data: bool,
     },
+    /// Run the chapter's manifests on three nodes and hold each against what the kernel shows.
+    Demo(demo::DemoArgs),
     /// Which parts of the cluster run, and what is on the nodes; exits 1 if a part does not.
     Status {
         #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
@@ -123,6 +130,15 @@ pub fn run(cli: Cli) -> Result<i32> {
             }
             Ok(0)
         }
+        Command::Demo(args) => {
+            need_root("demo")?;
+            // A cluster of its own, unless the user says where.
+            let layout = match cli.data_dir == Path::new(DEFAULT_DATA_DIR) {
+                true => Layout::new(Path::new("/var/lib/cofferdam-demo"))?,
+                false => layout,
+            };
+            demo::run(&layout, &args)
+        }
         Command::Status { output } => status::run(&layout, output == "json"),
         Command::Image { command } => {
             images::run(&layout, command)?;
@@ -169,7 +185,7 @@ fn tell_up(layout: &Layout, up: &up::Up) -> Result<()> {
         true => writeln!(out, "{nodes} {plural} Ready; the cluster was running already")?,
         false => writeln!(out, "{nodes} {plural} Ready after {} ms", up.took.as_millis())?,
     }
-    let given = layout.data() != Path::new("/var/lib/cofferdam");
+    let given = layout.data() != Path::new(DEFAULT_DATA_DIR);
     let option = if given { format!(" --data-dir {}", layout.data().display()) } else { String::new() };
     writeln!(out, "  export KUBECONFIG={}", layout.kubeconfig().display())?;
     writeln!(out, "  kubectl get pods -A                    or: cofferdam{option} get pods -A")?;

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use kernel::namespace::Namespace;
 use rustix::{
     fs::CWD,
     mount::{
@@ -45,14 +46,8 @@ pub fn prepare(layout: &Layout, node: &str) -> Result<()> {
     let program = std::env::current_exe().context("find this program")?;
     let program = File::open(&program).with_context(|| format!("open {}", program.display()))?;
 
-    kernel::namespace::unshare(
-        kernel::namespace::Namespaces::MOUNT
-            | kernel::namespace::Namespaces::NET
-            | kernel::namespace::Namespaces::IPC
-            | kernel::namespace::Namespaces::UTS
-            | kernel::namespace::Namespaces::PID,
-    )
-    .context("make the node's namespaces")?;
+    kernel::namespace::unshare(&[Namespace::Mount, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Pid])
+        .context("make the node's namespaces")?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("make the node's mounts private of the machine's (rslave /)")?;
 

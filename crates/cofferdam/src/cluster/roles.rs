@@ -30,7 +30,7 @@ pub fn control(layout: &Layout) -> Result<()> {
         .with_context(|| format!("open {}", layout.kubeconfig().display()))?;
     kubeconfig.set_permissions(fs::Permissions::from_mode(0o600)).context("chmod 0600 the kubeconfig")?;
 
-    kernel::privilege::drop_to(CONTROL_UID, CONTROL_UID).context("give up root")?;
+    drop_privileges().context("give up root")?;
     // After the change of user, which clears it: a control process without supervisor would be nobody's.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .context("prctl PR_SET_PDEATHSIG")?;
@@ -45,6 +45,18 @@ pub fn control(layout: &Layout) -> Result<()> {
         cluster_id: cluster.id.clone(),
     })
     .context("serve")
+}
+
+/// Becomes a user that nothing else runs as, without a capability and without a way to one.
+fn drop_privileges() -> Result<()> {
+    use kernel::credentials::{CapSet, last_capability, limit_bounding, set_ambient, set_capabilities, set_ids};
+    let none = CapSet(0);
+    limit_bounding(none, last_capability()?)?;
+    set_ambient(none)?;
+    set_ids(CONTROL_UID, CONTROL_UID, &[])?;
+    set_capabilities(none, none, none)?;
+    kernel::process::set_no_new_privs()?;
+    Ok(())
 }
 
 /// Binds under another name and renames, so that who sees the socket can connect to it.
