@@ -36,7 +36,6 @@ pub fn find(config: &Config) -> NodeFacts {
         memory_capacity: memory,
         memory_allocatable: memory,
         cpu_allocatable_millis: cpus * 1000,
-        host_ips: vec![config.ip.to_string()],
         ..NodeFacts::default()
     }
 }

@@ -7,6 +7,7 @@ mod facts;
 mod files;
 mod link;
 mod objects;
+mod probes;
 mod recover;
 mod registration;
 mod report;

@@ -24,6 +24,7 @@ use super::{
     context::{Context, PodView},
     events::Kind,
     link::Link,
+    probes,
     recover::Survivor,
     report::{Reporter, Subject, remove},
     sandbox::{self, SandboxError},
@@ -88,6 +89,9 @@ struct Worker {
     volumes: Option<Arc<PodVolumes>>,
     images: HashMap<String, Arc<Image>>,
     retries: HashMap<Subtask, Retry>,
+    /// The probes of each running container.
+    probes: HashMap<String, probes::Probes>,
+    reports: (mpsc::Sender<probes::Report>, mpsc::Receiver<probes::Report>),
     /// Containers asked to end, with the moment of SIGKILL.
     killing: HashMap<String, Timestamp>,
     reporter: Reporter,
@@ -119,6 +123,8 @@ pub async fn run(ctx: Arc<Context>, pod: Arc<Pod>, mut queue: mpsc::Receiver<Mes
         volumes: None,
         images: HashMap::new(),
         retries: HashMap::new(),
+        probes: HashMap::new(),
+        reports: mpsc::channel(16),
         killing: HashMap::new(),
         reporter,
         operation: None,
@@ -146,6 +152,7 @@ pub async fn run(ctx: Arc<Context>, pod: Arc<Pod>, mut queue: mpsc::Receiver<Mes
             },
             event = next_event(&mut worker.keeper_events) => worker.keeper_said(event).await,
             done = finish(&mut worker.operation) => worker.done(done),
+            Some(report) = worker.reports.1.recv() => worker.probed(report).await,
             changed = images_changed.changed() => if changed.is_ok() {
                 worker.retries.retain(|subtask, _| !matches!(subtask, Subtask::Container(_)));
             },
@@ -285,6 +292,11 @@ impl Worker {
         if record.restarts > id.attempt {
             return;
         }
+        // Told twice (by the start's answer and by the event): what the probes have found since stays.
+        let same = record.restarts == id.attempt && record.container_id.as_deref() == Some(container_id.as_str());
+        if same && exit.is_none() && matches!(record.state, State::Running { .. }) {
+            return;
+        }
         if id.attempt > record.restarts
             && let State::Exited(exit) = &record.state
         {
@@ -293,8 +305,13 @@ impl Worker {
         record.restarts = id.attempt;
         record.container_id = Some(container_id);
         match exit {
-            None => record.state = State::Running { since: time(state.started_at), started, ready },
+            None => {
+                record.state = State::Running { since: time(state.started_at), started, ready };
+                self.start_probes(id, started);
+            }
             Some(exit) => {
+                self.probes.remove(&id.name);
+                let record = &mut self.record.containers[index];
                 if !matches!(&record.state, State::Exited(_)) || record.last.is_some() {
                     record.back_off = lifecycle::after_exit(record.back_off, &exit);
                 }
@@ -581,6 +598,53 @@ impl Worker {
     fn with_image(&mut self, start: &Start, image_id: &str) {
         if let Some(record) = self.record_mut(&start.name) {
             record.image_id = image_id.to_owned();
+        }
+    }
+
+    fn start_probes(&mut self, id: &ContainerId, started: bool) {
+        let Some((kind, container)) = self.container(&id.name) else { return };
+        let probed = matches!(kind, ContainerKind::App | ContainerKind::Sidecar);
+        let any = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+        if !probed || any.into_iter().all(Option::is_none) {
+            return;
+        }
+        let ip = self.record.pod_ips.first().and_then(|ip| ip.parse().ok());
+        let (Some(link), Some(ip)) = (self.link.clone(), ip) else { return };
+        let ports = container.ports.clone().unwrap_or_default();
+        let target = probes::Target { container: id.clone(), ip, ports, link };
+        self.probes.insert(id.name.clone(), probes::start(&container, started, &target, &self.reports.0));
+    }
+
+    async fn probed(&mut self, report: probes::Report) {
+        let name = report.container.name.clone();
+        if let Some(failure) = &report.failure {
+            let message = format!("{} probe failed: {failure}", report.kind.name());
+            self.event(Some(&name), Kind::Warning, "Unhealthy", &message);
+        }
+        let Some(record) = self.record_mut(&name) else { return };
+        let State::Running { since, started, ready } = record.state else { return };
+        if record.restarts != report.container.attempt {
+            return;
+        }
+        match (report.kind, report.verdict) {
+            (_, None) => {}
+            (probes::Kind::Readiness, Some(ready)) => record.state = State::Running { since, started, ready },
+            (probes::Kind::Startup, Some(true)) => {
+                let ready = ready || self.container(&name).is_some_and(|(_, one)| one.readiness_probe.is_none());
+                if let Some(record) = self.record_mut(&name) {
+                    record.state = State::Running { since, started: true, ready };
+                }
+                self.start_probes(&report.container, true);
+            }
+            (probes::Kind::Liveness, Some(true)) => {}
+            (kind, Some(false)) => {
+                let what = kind.name().to_lowercase();
+                let message = format!("Container {name} failed {what} probe, will be restarted");
+                self.event(Some(&name), Kind::Normal, "Killing", &message);
+                self.probes.remove(&name);
+                let now = self.now();
+                self.kill(&name, now).await;
+            }
         }
     }
 
