@@ -42,6 +42,8 @@ pub struct NodeFacts {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// kubelet's `--pod-max-pids`; `None`: no limit.
     pub pod_pids_limit: Option<i64>,
+    /// The node's own addresses, primary first.
+    pub host_ips: Vec<String>,
     /// The cgroup has a file to limit swap (`memory.memsw.limit_in_bytes`, `memory.swap.max`).
     pub swap_controller: bool,
     /// The lowest `oom_score_adj` the node can give: without CAP_SYS_RESOURCE it is the agent's own. A lower wish is raised to
@@ -127,6 +129,7 @@ impl Default for NodeFacts {
             memory_allocatable: 8 << 30,
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,
+            host_ips: Vec::new(),
             swap_controller: false,
             min_oom_score_adj: -1000,
         }

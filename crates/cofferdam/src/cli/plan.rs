@@ -119,6 +119,7 @@ fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
                     Some("Bidirectional") => Propagation::Bidirectional,
                     _ => Propagation::None,
                 },
+                nosuid_nodev: true,
             })
             .collect();
         let env: Vec<(String, String)> = container

@@ -2,11 +2,19 @@
 //! agent keeps a [`PodRecord`] of what it saw, and asks again at every event; time comes in as an argument.
 
 use k8s_openapi::{
-    api::core::v1::{Pod, PodStatus},
+    api::core::v1::{Container, Pod, PodStatus},
     jiff::{SignedDuration, Timestamp},
 };
 
+pub use self::{decide::decide, status::status};
 use crate::security_context::ContainerKind;
+
+mod conditions;
+mod decide;
+mod status;
+
+#[cfg(test)]
+mod tests;
 
 /// What the agent has seen of a pod. Containers that are not there yet have no entry.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -104,9 +112,9 @@ pub enum How {
 /// Restart back-off of one container: 10 s doubling to 5 min, forgotten after 10 min of running well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackOff {
-    /// Delay after the last exit; zero before the first restart.
+    /// Delay from the last exit to the next start; zero for the first restart.
     pub delay: SignedDuration,
-    /// When the delay was last raised.
+    /// When the container last exited; `None`: never.
     pub updated: Option<Timestamp>,
 }
 
@@ -135,20 +143,129 @@ pub struct Start {
     pub attempt: u32,
 }
 
-/// What to do now with the pod.
-pub fn decide(pod: &Pod, record: &PodRecord, now: Timestamp) -> Decision {
-    let _ = (pod, record, now);
-    todo!()
-}
+/// The first delay, after the second exit in a row.
+const INITIAL_DELAY: SignedDuration = SignedDuration::from_secs(10);
+/// The kubelet's MaxContainerBackOff.
+const MAX_DELAY: SignedDuration = SignedDuration::from_secs(300);
+/// A container that ran this long starts anew: twice the largest delay, as upstream's `flowcontrol.Backoff`.
+const RESET_AFTER: SignedDuration = SignedDuration::from_secs(600);
 
-/// To be called when a container exits, with the back-off from before: raises it.
+/// To be called when a container exits, with the back-off from before: raises it. The first restart is at once, then
+/// after 10 s, 20 s, … 300 s.
 pub fn after_exit(back_off: BackOff, exit: &Exit) -> BackOff {
-    let _ = (back_off, exit);
-    todo!()
+    let ran = exit.started_at.map(|started| exit.finished_at.duration_since(started));
+    let ran_well = ran.is_some_and(|ran| ran > RESET_AFTER);
+    let delay = match back_off.updated {
+        None => SignedDuration::ZERO,
+        Some(_) if ran_well => SignedDuration::ZERO,
+        Some(_) => (back_off.delay * 2).clamp(INITIAL_DELAY, MAX_DELAY),
+    };
+    BackOff { delay, updated: Some(exit.finished_at) }
 }
 
-/// The whole status to report.
-pub fn status(pod: &Pod, record: &PodRecord, now: Timestamp) -> PodStatus {
-    let _ = (pod, record, now);
-    todo!()
+impl How {
+    /// `state.terminated.exitCode`.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) | Self::CannotRun(code) => code,
+            Self::Signal(signal) => 128 + signal,
+            Self::OomKilled | Self::Unknown => 137,
+            Self::StartError => 128,
+        }
+    }
+
+    /// `state.terminated.reason`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Code(0) => "Completed",
+            Self::Code(_) | Self::Signal(_) => "Error",
+            Self::OomKilled => "OOMKilled",
+            Self::StartError => "StartError",
+            Self::CannotRun(_) => "ContainerCannotRun",
+            Self::Unknown => "ContainerStatusUnknown",
+        }
+    }
+}
+
+impl PodRecord {
+    fn container(&self, name: &str) -> Option<&ContainerRecord> {
+        self.containers.iter().find(|record| record.name == name)
+    }
+}
+
+impl ContainerRecord {
+    fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    /// The end that the next start comes after.
+    fn last_exit(&self) -> Option<&Exit> {
+        match &self.state {
+            State::Exited(exit) => Some(exit),
+            State::Waiting(_) => self.last.as_ref(),
+            State::Running { .. } => None,
+        }
+    }
+
+    /// When it may start again; `None`: at once.
+    fn back_off_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.last_exit()?.finished_at.checked_add(self.back_off.delay).ok()?;
+        (until > now).then_some(until)
+    }
+
+    /// Its process was started at least once.
+    fn has_run(&self) -> bool {
+        !matches!(self.state, State::Waiting(_)) || self.last.is_some()
+    }
+}
+
+/// Why nothing may start any more: what the agent recorded, or the pod's deadline, or a phase that is final.
+fn stop(pod: &Pod, record: &PodRecord, now: Timestamp) -> Option<Stop> {
+    if let Some(stop) = &record.stop {
+        return Some(stop.clone());
+    }
+    let deadline = deadline(pod, record)?;
+    (deadline <= now).then(|| Stop::Failed {
+        reason: "DeadlineExceeded".to_owned(),
+        message: "Pod was active on the node longer than the specified deadline".to_owned(),
+    })
+}
+
+/// `activeDeadlineSeconds` after the start.
+fn deadline(pod: &Pod, record: &PodRecord) -> Option<Timestamp> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    record.started_at?.checked_add(SignedDuration::from_secs(seconds)).ok()
+}
+
+/// A pod that has succeeded or failed never runs again.
+fn final_phase<'a>(pod: &'a Pod, record: &'a PodRecord) -> Option<&'a str> {
+    let of_object = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = record.reported.phase.as_deref().or(of_object)?;
+    matches!(phase, "Succeeded" | "Failed").then_some(phase)
+}
+
+/// Whether a container that ended starts again: sidecars always; an init container until it succeeds, unless the pod never
+/// restarts; an app container by its own rules and policy, else by the pod's; an ephemeral one never.
+fn restarts(pod: &Pod, container: &Container, kind: ContainerKind, exit: &Exit) -> bool {
+    let code = exit.how.exit_code();
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+    match kind {
+        ContainerKind::Sidecar => return true,
+        ContainerKind::Ephemeral => return false,
+        ContainerKind::Init | ContainerKind::App => {}
+    }
+    for rule in container.restart_policy_rules.iter().flatten() {
+        let Some(codes) = &rule.exit_codes else { continue };
+        let listed = codes.values.iter().flatten().any(|value| *value == code);
+        let matches = if codes.operator == "NotIn" { !listed } else { listed };
+        if matches && rule.action == "Restart" {
+            return true;
+        }
+    }
+    let policy = container.restart_policy.as_deref().unwrap_or(of_pod);
+    match (policy, kind) {
+        ("Never", _) => false,
+        ("OnFailure", _) | (_, ContainerKind::Init) => code != 0,
+        _ => true,
+    }
 }
