@@ -101,10 +101,11 @@ fn show(layout: &Layout, args: &DemoArgs, progress: &Progress) -> Result<Rows> {
     for file in &args.image {
         store.load(file).with_context(|| format!("load {}", file.display()))?;
     }
-    store.load_bytes(&node::images::tool_image()).context("load the tool image")?;
+    store.load_reader(node::images::tool_image().as_slice()).context("load the tool image")?;
     for name in ["nginx", "busybox"] {
         if store.resolve(name).context("look an image up")?.is_none() {
-            store.load_bytes(&node::images::stand_in(name)).with_context(|| format!("load a stand-in for {name}"))?;
+            let image = node::images::stand_in(name).with_context(|| format!("no stand-in for {name}"))?;
+            store.load_reader(image.as_slice()).with_context(|| format!("load a stand-in for {name}"))?;
         }
     }
     let demo =

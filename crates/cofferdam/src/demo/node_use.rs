@@ -83,7 +83,7 @@ async fn host_pid_ipc(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let pod = demo.running("default", "hostpid-hostipc-example").await?;
     let node = demo.node_init(&pod.node)?;
     let pid = !shared(pod.pid, node, &["pid"])?.is_empty();
-    let (code, output) = demo.exec(&pod, "main", &["/bin/toolbox", "cat", "/proc/1/comm"]).await?;
+    let (code, output) = demo.exec(&pod, "main", &["/bin/tool", "cat", "/proc/1/comm"]).await?;
     let agrees = pid && code == 0 && output == "cofferdam";
     rows.add("A6", manifest, "hostPID", format!("the node's pid inode; /proc/1 is {output}"), agrees);
     let ipc = !shared(pod.pid, node, &["ipc"])?.is_empty();
@@ -99,8 +99,8 @@ async fn host_path(demo: &Demo, rows: &mut Rows) -> Result<()> {
     )
     .await?;
     let pod = demo.running("default", "host-path").await?;
-    let (code, _) = demo.exec(&pod, "main", &["/bin/toolbox", "stat", "/node/cofferdam/node.json"]).await?;
-    let (wrote, refused) = demo.exec(&pod, "main", &["/bin/toolbox", "write", "/node/probe", "x"]).await?;
+    let (code, _) = demo.exec(&pod, "main", &["/bin/tool", "stat", "/node/cofferdam/node.json"]).await?;
+    let (wrote, refused) = demo.exec(&pod, "main", &["/bin/tool", "write", "/node/probe", "x"]).await?;
     let agrees = code == 0 && wrote != 0 && refused.contains("Read-only file system");
     rows.add("A9", "", "hostPath /run, readOnly", "the node's directory; a write gives EROFS", agrees);
     Ok(())

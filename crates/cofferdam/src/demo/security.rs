@@ -27,7 +27,7 @@ fn field(status: &std::collections::BTreeMap<String, String>, name: &str) -> Str
 }
 
 fn tool<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
-    let mut command = vec!["/bin/toolbox"];
+    let mut command = vec!["/bin/tool"];
     command.extend(arguments);
     command
 }

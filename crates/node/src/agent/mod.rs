@@ -42,7 +42,7 @@ pub enum AgentError {
     #[error("the image store: {0}")]
     Images(#[from] StoreError),
     #[error("the keeper's program: {0}")]
-    Keeper(io::Error),
+    Keeper(kernel::error::CallError),
     #[error("the agent's socket {path}: {error}")]
     Socket { path: PathBuf, error: io::Error },
     #[error("register the node: {0}")]
@@ -80,7 +80,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         images,
         net,
         recorder,
-        keeper: kernel::memfd::sealed("keeper", crate::KEEPER).map_err(|error| AgentError::Keeper(error.into()))?,
+        keeper: kernel::fds::sealed_file("keeper", crate::KEEPER).map_err(AgentError::Keeper)?,
         images_changed,
         services,
         views: Mutex::default(),

@@ -26,7 +26,7 @@ use super::{
     report::Subject,
 };
 use crate::{
-    images::{EnsureError, Image, PullPolicy},
+    images::{EnsureError, Image, PullEvent, PullPolicy},
     volumes::PodVolumes,
 };
 
@@ -76,8 +76,9 @@ pub async fn image(ctx: &Context, pod: &Pod, container: &Container) -> Result<Im
     let mut pulled = false;
     let image = ctx
         .images
-        .ensure(&name, policy, |_progress| {
-            if !pulled {
+        .ensure(&name, policy, |progress| {
+            // The first word of a pull: before it the store has answered by itself.
+            if matches!(progress, PullEvent::Resolving) && !pulled {
                 pulled = true;
                 tell("Pulling", &format!("Pulling image \"{name}\""));
             }
