@@ -3,6 +3,7 @@
 //! writes them (tags). Only facts are carried over: no description of either is.
 
 mod emit;
+mod go;
 mod openapi;
 mod prost;
 
@@ -23,14 +24,16 @@ pub fn run(args: &[String]) -> Result<()> {
     let options = parse(args)?;
     let text = std::fs::read_to_string(&options.openapi)
         .with_context(|| format!("read {}", options.openapi.display()))?;
-    let document = serde_json::from_str(&text).with_context(|| format!("parse {}", options.openapi.display()))?;
+    let document =
+        serde_json::from_str(&text).with_context(|| format!("parse {}", options.openapi.display()))?;
     let mut types = openapi::reachable(&document)?;
     prost::add_tags(&mut types, &options.protobuf)?;
     let source = emit::source(&types);
 
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/api/src/schema/generated.rs");
     if options.check {
-        let committed = std::fs::read_to_string(&target).with_context(|| format!("read {}", target.display()))?;
+        let committed =
+            std::fs::read_to_string(&target).with_context(|| format!("read {}", target.display()))?;
         if committed != source {
             bail!("{} is not what codegen writes: run `cargo xtask {USAGE}`", target.display());
         }

@@ -14,6 +14,7 @@ pub mod error;
 pub mod field;
 pub mod json;
 pub mod printer;
+pub mod protobuf;
 pub mod registry;
 pub mod schema;
 pub mod strict;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 use crate::field::quote;
 use crate::json::{Limits, Parsed, Place, parse, parse_yaml};
-use crate::schema::{Kind, Shape, Type};
+use crate::schema::{Field, Kind, Shape, Type};
 
 /// What is done about unknown and duplicate fields: the query parameter `fieldValidation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -227,7 +227,7 @@ impl Walk {
                 continue;
             }
             self.shape(field_value, field.shape, &Spot { ty, place: &place })?;
-            if !field.required && is_omitted(field_value, field.shape, ty, name) {
+            if is_omitted(field_value, field) {
                 drop.push(name.clone());
             }
         }
@@ -384,24 +384,17 @@ fn zero(kind: Kind) -> Value {
     }
 }
 
-/// Strings that Go keeps by pointer, so that empty differs from absent. OpenAPI does not say which they are.
-const STRINGS_BY_POINTER: &[(&str, &str)] = &[
-    ("io.k8s.api.coordination.v1.LeaseSpec", "holderIdentity"),
-    ("io.k8s.api.core.v1.PersistentVolumeClaimSpec", "storageClassName"),
-    ("io.k8s.api.discovery.v1.EndpointPort", "name"),
-    ("io.k8s.api.discovery.v1.EndpointPort", "appProtocol"),
-];
-
-/// What `omitempty` leaves out: empty strings, lists and maps. Booleans and numbers are kept: most are pointers in Go.
-fn is_omitted(value: &Value, shape: Shape, ty: &Type, name: &str) -> bool {
-    match (shape, value) {
-        (Shape::List(_), Value::Array(items)) => items.is_empty(),
-        (Shape::Map(_) | Shape::MapOfLists(_), Value::Object(entries)) => entries.is_empty(),
-        (Shape::One(Kind::String | Kind::Time | Kind::MicroTime | Kind::Bytes), Value::String(s)) => {
-            s.is_empty() && !STRINGS_BY_POINTER.contains(&(ty.name, name))
+/// What `omitempty` leaves out.
+fn is_omitted(value: &Value, field: &Field) -> bool {
+    field.omit_empty
+        && match value {
+            Value::Null => true,
+            Value::Bool(b) => !b,
+            Value::Number(n) => n.as_f64() == Some(0.0),
+            Value::String(s) => s.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(entries) => entries.is_empty(),
         }
-        _ => false,
-    }
 }
 
 /// A quantity in the words of apimachinery's parser. Numbers become strings; the rest of the canonical form is the business of

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::go;
 use super::openapi::{Field, Kind, Shape, Type};
 
 pub fn source(types: &[Type]) -> String {
@@ -24,7 +25,7 @@ pub fn source(types: &[Type]) -> String {
             ty.atomic
         );
         for field in &ty.fields {
-            let _ = writeln!(out, "        {},", line(field, types));
+            let _ = writeln!(out, "        {},", line(&ty.name, field, types));
         }
         out.push_str("    ] },\n");
     }
@@ -42,7 +43,7 @@ pub fn source(types: &[Type]) -> String {
     out
 }
 
-fn line(field: &Field, types: &[Type]) -> String {
+fn line(ty: &str, field: &Field, types: &[Type]) -> String {
     let (shape, kind) = match &field.shape {
         Shape::One(k) => ("One", k),
         Shape::List(k) => ("List", k),
@@ -59,6 +60,12 @@ fn line(field: &Field, types: &[Type]) -> String {
     let mut out = format!("f({:?}, {shape}({kind}), {}, {})", field.name, field.via, field.tag);
     if field.required {
         out.push_str(".required()");
+    }
+    if go::BY_VALUE.contains(&(ty, &field.name)) {
+        out.push_str(".by_value()");
+    }
+    if go::STRINGS_BY_POINTER.contains(&(ty, &field.name)) {
+        out.push_str(".by_pointer()");
     }
     match field.merge.list_type.as_deref() {
         Some("atomic") => out.push_str(".atomic()"),

@@ -170,15 +170,15 @@ fn shape(property: &Value) -> Result<Shape> {
 
 fn kind(property: &Value) -> Result<Kind> {
     if let Some(reference) = property["$ref"].as_str() {
-        let name = reference.strip_prefix(DEFINITIONS).with_context(|| format!("odd reference {reference}"))?;
+        let name =
+            reference.strip_prefix(DEFINITIONS).with_context(|| format!("odd reference {reference}"))?;
         return Ok(match name {
             "io.k8s.apimachinery.pkg.api.resource.Quantity" => Kind::Scalar("Quantity"),
             "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => Kind::Scalar("IntOrString"),
             "io.k8s.apimachinery.pkg.apis.meta.v1.Time" => Kind::Scalar("Time"),
             "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => Kind::Scalar("MicroTime"),
-            "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" | "io.k8s.apimachinery.pkg.runtime.RawExtension" => {
-                Kind::Scalar("Raw")
-            }
+            "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1"
+            | "io.k8s.apimachinery.pkg.runtime.RawExtension" => Kind::Scalar("Raw"),
             other => Kind::Object(other.to_owned()),
         });
     }

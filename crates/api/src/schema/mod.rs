@@ -90,6 +90,9 @@ pub struct Field {
     pub name: &'static str,
     pub shape: Shape,
     pub required: bool,
+    /// Go leaves the field out when it is empty, zero or false, because it does not hold it by pointer: absent and
+    /// empty are the same.
+    pub omit_empty: bool,
     /// Protobuf tag; 0 where the protobuf message has no such field (`apiVersion` and `kind`).
     pub tag: u8,
     /// The tag of the embedded message that holds the field where Go inlines a struct (`Volume` holds a `VolumeSource`);
@@ -102,11 +105,28 @@ pub struct Field {
 impl Field {
     const fn new(name: &'static str, shape: Shape, via: u8, tag: u8) -> Field {
         let strategy = Strategy { merge: false, retain_keys: false, key: None };
-        Field { name, shape, required: false, tag, via, merge: Merge::Unsaid, strategy }
+        let omit_empty = match shape {
+            Shape::One(kind) => matches!(kind, Kind::String | Kind::Bytes | Kind::Time | Kind::MicroTime),
+            _ => true,
+        };
+        Field { name, shape, required: false, omit_empty, tag, via, merge: Merge::Unsaid, strategy }
+    }
+
+    /// An optional number or boolean that Go holds by value.
+    const fn by_value(mut self) -> Field {
+        self.omit_empty = true;
+        self
+    }
+
+    /// An optional string that Go holds by pointer.
+    const fn by_pointer(mut self) -> Field {
+        self.omit_empty = false;
+        self
     }
 
     const fn required(mut self) -> Field {
         self.required = true;
+        self.omit_empty = false;
         self
     }
 

@@ -138,7 +138,6 @@ fn nulls_and_what_omitempty_leaves_out_are_left_out() {
             "spec": {
                 "volumes": [{"name": "v", "emptyDir": {}}],
                 "nodeSelector": {"a": ""},
-                "hostNetwork": false,
                 "automountServiceAccountToken": false,
                 "securityContext": {},
                 "containers": [{"name": "", "resources": {"limits": {"cpu": "2"}}}],
