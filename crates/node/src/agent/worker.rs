@@ -96,6 +96,8 @@ struct Worker {
     killing: HashMap<String, Timestamp>,
     reporter: Reporter,
     operation: Option<Operation>,
+    /// The operation is the pull of an image, which may be dropped.
+    pulling: bool,
     /// Everything is taken down; only the object's end is awaited.
     finished: bool,
     /// The API server was told to remove the object.
@@ -128,6 +130,7 @@ pub async fn run(ctx: Arc<Context>, pod: Arc<Pod>, mut queue: mpsc::Receiver<Mes
         killing: HashMap::new(),
         reporter,
         operation: None,
+        pulling: false,
         finished: false,
         removed: false,
         gone: false,
@@ -385,9 +388,10 @@ impl Worker {
             self.kill(name, now).await;
         }
         self.kill_overdue(now).await;
-        if self.record.stop.is_some() && matches!(&self.operation, Some(_)) && self.link.is_none() {
-            // Nothing runs yet and nothing will: an image need not be waited for.
+        if self.record.stop.is_some() && self.pulling {
+            // An image that nothing will run need not be waited for.
             self.operation = None;
+            self.pulling = false;
         }
         if self.operation.is_none() {
             if decision.finished || (self.record.stop.is_some() && self.running().next().is_none()) {
@@ -450,6 +454,7 @@ impl Worker {
     fn begin_image(&mut self, start: Start) {
         let Some((_, container)) = self.container(&start.name) else { return };
         let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        self.pulling = true;
         self.operation = Some(Box::pin(async move {
             let result = start::image(&ctx, &pod, &container).await.map(Arc::new);
             Done::Image { container: start.name, result }
@@ -487,13 +492,17 @@ impl Worker {
                 self.retry(Subtask::Volumes);
             }
             Done::Image { container, result: Ok(image) } => {
+                self.pulling = false;
                 self.retries.remove(&Subtask::Container(container.clone()));
                 if let Some(record) = self.record_mut(&container) {
                     record.image_id = image.image_id().to_owned();
                 }
                 self.images.insert(container, image);
             }
-            Done::Image { container, result: Err(error) } => self.image_failed(&container, &error),
+            Done::Image { container, result: Err(error) } => {
+                self.pulling = false;
+                self.image_failed(&container, &error);
+            }
             Done::Run { start, result } => self.run_done(&start, result),
         }
     }
