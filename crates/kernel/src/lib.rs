@@ -1,7 +1,7 @@
 //! The system calls behind every isolation boundary: processes, namespaces, mounts, ids, capabilities, seccomp, cgroups, links and
 //! packet rules. The only crate with `unsafe`; it decides nothing, it does one thing per function and says which call failed on what.
 
-// pub mod cgroup;
+pub mod cgroup;
 pub mod credentials;
 pub mod error;
 pub mod fds;
