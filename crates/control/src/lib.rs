@@ -5,7 +5,10 @@
 //! [`apiserver`] speaks HTTP, [`admission`] changes and refuses them on their way in, [`pki`] makes the certificates.
 
 pub mod controllers;
+pub mod pki;
+mod random;
 pub mod scheduler;
+pub mod store;
 
 use std::{
     fs::File,
