@@ -17,6 +17,7 @@ pub mod printer;
 pub mod protobuf;
 pub mod registry;
 pub mod schema;
+pub mod selector;
 pub mod strict;
 pub mod validation;
 

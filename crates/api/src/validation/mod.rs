@@ -4,7 +4,7 @@
 
 mod container;
 mod metadata;
-mod names;
+pub mod names;
 mod network_policy;
 mod pod;
 mod pod_update;
