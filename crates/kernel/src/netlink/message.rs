@@ -110,6 +110,10 @@ impl Batch {
         self.bytes[start..start + 2].copy_from_slice(&(len as u16).to_ne_bytes());
     }
 
+    pub(crate) fn overwrite(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Bytes written so far, for those who must keep a nested attribute under 64 kB.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len()

@@ -7,6 +7,9 @@ use super::{encode, message_type};
 use crate::netlink::message::{APPEND, CREATE};
 use crate::netlink::{Batch, NetlinkError, Socket};
 
+/// The kernel's own number, which is in no header of user space.
+const ERESTART: Errno = Errno::from_raw_os_error(85);
+
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
@@ -45,16 +48,10 @@ pub struct Transaction {
 impl Transaction {
     pub fn new(family: Family, table: &str) -> Transaction {
         let mut batch = Batch::new();
-        batch.message(BATCH_BEGIN, 0, "begin a transaction", |m| m.put(&[0, 0, 0, 10]));
-        Transaction { family, table: table.to_string(), batch, sets: 0 }
-    }
-
-    /// As [`Transaction::new`], refused if the rule set of this namespace has another generation than `generation`.
-    pub fn at(family: Family, table: &str, generation: u32) -> Transaction {
-        let mut batch = Batch::new();
         batch.message(BATCH_BEGIN, 0, "begin a transaction", |m| {
             m.put(&[0, 0, 0, 10]);
-            m.attr_be32(1, generation);
+            // NFNL_BATCH_GENID; 0 is any generation. It is written by `commit_at`.
+            m.attr_be32(1, 0);
         });
         Transaction { family, table: table.to_string(), batch, sets: 0 }
     }
@@ -257,14 +254,19 @@ impl Transaction {
         true
     }
 
-    pub fn commit(mut self, socket: &mut Socket) -> Result<(), CommitError> {
-        let wanted = crate::netlink::attributes(self.batch.bytes().get(20..28).unwrap_or_default()).be32(1);
+    /// Whatever the generation of the rule set is.
+    pub fn commit(self, socket: &mut Socket) -> Result<(), CommitError> {
+        self.commit_at(socket, 0)
+    }
+
+    /// Only if the rule set of this namespace is of that generation; then it is of the next.
+    pub fn commit_at(mut self, socket: &mut Socket, generation: u32) -> Result<(), CommitError> {
+        // Behind the message's header (16), the fixed part (4) and the attribute's header (4).
+        self.batch.overwrite(24, &generation.to_be_bytes());
         self.batch.message(BATCH_END, 0, "end a transaction", |m| m.put(&[0, 0, 0, 10]));
-        match (socket.request(&self.batch), wanted) {
-            (Err(e), Some(generation)) if e.errno() == Some(Errno::RESTART) => {
-                Err(CommitError::Stale(generation))
-            }
-            (result, _) => Ok(result?),
+        match socket.request(&self.batch) {
+            Err(e) if e.errno() == Some(ERESTART) => Err(CommitError::Stale(generation)),
+            result => Ok(result?),
         }
     }
 }

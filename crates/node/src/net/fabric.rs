@@ -1,10 +1,21 @@
-//! The fabric: the network between the virtual nodes of one cluster.
+//! The fabric: the network between the virtual nodes of one cluster, a network namespace that routes.
+//!
+//! Each node has one routed veth to it, and it has one uplink to the machine, behind which it is masqueraded; then the
+//! machine masquerades it once more towards the world. So the machine needs no route to nodes or pods, and clusters with
+//! equal ranges live side by side. On the machine there are one link (`cfd-<id>`), one table (`inet cofferdam-<id>`) and
+//! `ip_forward`; what must be restored is written in the table's comment, so that [`Fabric::teardown`] needs nothing else.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use kernel::route::Ipv4Net;
+use kernel::netlink::{Batch, Family, NetlinkError, Socket};
+use kernel::nft::CommitError;
+use kernel::route::netns::{self, SysctlError};
+use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
+use rustix::io::Errno;
+
+use super::machine::{self, Uplink};
 
 /// What `cofferdam up` knows of the cluster's network.
 #[derive(Clone, Debug)]
@@ -20,7 +31,7 @@ pub struct FabricConfig {
     pub service_cidr: Ipv4Net,
 }
 
-/// What a node is told of its place in the network: the rest of `node.json` follows from it.
+/// What a node is told of its place in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeAddresses {
     pub node_ip: Ipv4Addr,
@@ -31,17 +42,49 @@ pub struct NodeAddresses {
     pub mtu: u32,
 }
 
+/// Address of node `index` (from 1): the fabric has the first address of the range. None behind its end.
+pub fn node_address(nodes: Ipv4Net, index: u32) -> Option<Ipv4Addr> {
+    let address = nodes.nth(index.checked_add(1)?)?;
+    (index > 0 && address != nodes.last()).then_some(address)
+}
+
+/// The pods' block of node `index` (from 1): a /24. None behind the end of the range.
+pub fn pod_block(pods: Ipv4Net, index: u32) -> Option<Ipv4Net> {
+    if index == 0 { None } else { pods.subnet(24, index) }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum FabricError {
-    #[error("{0}")]
-    Todo(&'static str),
+    #[error("cluster id {0:?}: at most 11 lower case letters, digits and hyphens")]
+    ClusterId(String),
+    #[error("node {0} does not fit the ranges of nodes ({1}) and pods ({2})")]
+    NoSuchNode(u32, Ipv4Net, Ipv4Net),
+    #[error("all of 100.64.0.0/10 is in use on this machine")]
+    NoUplinkAddress,
+    #[error("make a network namespace: {0}")]
+    Namespace(io::Error),
+    #[error("enter a network namespace: {0}")]
+    Enter(Errno),
+    #[error("no link {0} in the fabric")]
+    NoLink(String),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Rules(#[from] CommitError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
 }
+
+/// The uplink's name in the fabric.
+pub(super) const FABRIC_UPLINK: &str = "up0";
 
 /// The fabric of a running cluster. Dropping it drops one reference to its network namespace; the namespace and all its
 /// links live as long as anyone holds [`Fabric::netns`].
 #[derive(Debug)]
 pub struct Fabric {
+    config: FabricConfig,
     netns: OwnedFd,
+    mtu: u32,
     /// What does not work on this machine, one line each, for the user.
     pub warnings: Vec<String>,
 }
@@ -50,52 +93,223 @@ impl Fabric {
     /// Makes the fabric's namespace, its uplink and the machine's table; sets the machine's `ip_forward`. Calls
     /// [`Fabric::teardown`] first, so that what a killed cluster of that id left is gone.
     pub fn create(config: FabricConfig) -> Result<Fabric, FabricError> {
-        let _ = config;
-        Err(FabricError::Todo("in work"))
+        check_id(&config.cluster_id)?;
+        Fabric::teardown(&config.cluster_id)?;
+        let netns = netns::create().map_err(FabricError::Namespace)?;
+        let gateway = gateway(&config)?;
+        let made = machine::connect(&config.cluster_id, netns.as_fd(), |uplink| {
+            set_up_namespace(netns.as_fd(), &config, gateway, uplink)
+        });
+        match made {
+            Ok((uplink, warnings)) => Ok(Fabric { config, netns, mtu: uplink.mtu, warnings }),
+            Err(error) => {
+                // Nothing half-made stays behind; the first error is the one to tell.
+                match Fabric::teardown(&config.cluster_id) {
+                    Ok(_) => Err(error),
+                    Err(second) => {
+                        eprintln!("take the half-made fabric away: {second}");
+                        Err(error)
+                    }
+                }
+            }
+        }
     }
 
     /// Takes over the fabric that an earlier process made and someone kept open.
     pub fn adopt(config: FabricConfig, netns: OwnedFd) -> Result<Fabric, FabricError> {
-        let _ = config;
-        Ok(Fabric { netns, warnings: Vec::new() })
+        check_id(&config.cluster_id)?;
+        let mut socket = Socket::open_in(netns.as_fd(), Family::Route)?;
+        let uplink = route::links(&mut socket)?.into_iter().find(|link| link.name == FABRIC_UPLINK);
+        let mtu = uplink.ok_or_else(|| FabricError::NoLink(FABRIC_UPLINK.to_string()))?.mtu;
+        Ok(Fabric { config, netns, mtu, warnings: Vec::new() })
     }
 
-    /// The fabric's network namespace, to be kept open (by the supervisor, say).
+    /// The fabric's network namespace, to be kept open (by the supervisor and the nodes).
     pub fn netns(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
         self.netns.as_fd()
     }
 
     /// What node `index` (from 1) has; the same before and after [`Fabric::add_node`].
     pub fn addresses(&self, index: u32) -> Result<NodeAddresses, FabricError> {
-        let _ = index;
-        Err(FabricError::Todo("in work"))
+        let FabricConfig { node_cidr, pod_cidr, .. } = self.config;
+        let gateway = gateway(&self.config)?;
+        match (node_address(node_cidr, index), pod_block(pod_cidr, index)) {
+            (Some(node_ip), Some(pod_cidr)) => Ok(NodeAddresses { node_ip, pod_cidr, gateway, mtu: self.mtu }),
+            _ => Err(FabricError::NoSuchNode(index, node_cidr, pod_cidr)),
+        }
     }
 
     /// Gives the node in that namespace its `eth0`, address, default route, and brings its `lo` up. The fabric routes
     /// the node's address and pod block to it. Replaces a link that a killed node left.
     pub fn add_node(&self, index: u32, netns: BorrowedFd<'_>) -> Result<NodeAddresses, FabricError> {
-        let _ = netns;
-        self.addresses(index)
+        let node = self.addresses(index)?;
+        self.remove_node(index)?;
+        let name = format!("n{index}");
+        let (fabric_mac, node_mac) = (Mac([0x0a, 0xcf, 0, 0, 0, 1]), mac_of(node.node_ip));
+
+        in_netns(netns, no_ipv6)?;
+        let mut fabric = Socket::open_in(self.netns.as_fd(), Family::Route)?;
+        let mut batch = Batch::new();
+        route::add_veth(
+            &mut batch,
+            VethEnd { name: &name, mac: fabric_mac, netns: None },
+            VethEnd { name: "eth0", mac: node_mac, netns: Some(netns) },
+            node.mtu,
+        );
+        fabric.request(&batch)?;
+
+        let link = find(&mut fabric, &name)?;
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, link);
+        route::replace_neighbour(&mut batch, link, node.node_ip, node_mac);
+        let to = Ipv4Net::new(node.node_ip, 32);
+        route::replace_route(&mut batch, Route { to, link, via: None, source: Some(node.gateway) });
+        let via = Some(node.node_ip);
+        route::replace_route(&mut batch, Route { to: node.pod_cidr, link, via, source: Some(node.gateway) });
+        fabric.request(&batch)?;
+
+        let mut inside = Socket::open_in(netns, Family::Route)?;
+        let (lo, eth0) = (find(&mut inside, "lo")?, find(&mut inside, "eth0")?);
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, lo);
+        route::set_up(&mut batch, eth0);
+        route::add_address(&mut batch, eth0, node.node_ip, 32);
+        route::replace_neighbour(&mut batch, eth0, node.gateway, fabric_mac);
+        let source = Some(node.node_ip);
+        let to = Ipv4Net::new(node.gateway, 32);
+        route::replace_route(&mut batch, Route { to, link: eth0, via: None, source });
+        let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
+        route::replace_route(&mut batch, Route { to, link: eth0, via: Some(node.gateway), source });
+        inside.request(&batch)?;
+        Ok(node)
     }
 
     /// Removes the node's link. Not an error if there is none.
     pub fn remove_node(&self, index: u32) -> Result<(), FabricError> {
-        let _ = index;
+        let mut fabric = Socket::open_in(self.netns.as_fd(), Family::Route)?;
+        let name = format!("n{index}");
+        if route::index_of(&mut fabric, &name)?.is_some() {
+            let mut batch = Batch::new();
+            route::delete_link(&mut batch, &name);
+            // It may go by itself at this very moment, with its node's namespace.
+            kernel::netlink::ignore_missing(fabric.request(&batch))?;
+        }
         Ok(())
     }
 
     /// A TCP connection from the fabric, which reaches every node and pod: what the supervisor's listener on 127.0.0.1
-    /// forwards node ports through. The machine itself has no route to nodes, so clusters with equal ranges live
-    /// side by side. Blocks until connected or refused.
+    /// forwards node ports through. Blocks until connected or refused.
     pub fn connect(&self, to: SocketAddrV4) -> io::Result<TcpStream> {
-        TcpStream::connect(to)
+        netns::run_in(self.netns.as_fd(), || TcpStream::connect(to))?
     }
 
-    /// Removes everything a cluster of that id has on the machine: uplink, table, `ip_forward` (restored when the last
-    /// cluster goes). Works without a running process and is idempotent. Says what it did, one line each.
+    /// Removes everything a cluster of that id has on the machine: uplink, table, rules beside those of others,
+    /// `ip_forward` (restored when the last cluster goes). Works without a running process and is idempotent. Says what
+    /// it did, one line each.
     pub fn teardown(cluster_id: &str) -> Result<Vec<String>, FabricError> {
-        let _ = cluster_id;
-        Ok(Vec::new())
+        check_id(cluster_id)?;
+        machine::disconnect(cluster_id)
+    }
+}
+
+fn check_id(id: &str) -> Result<(), FabricError> {
+    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=11).contains(&id.len()) && id.bytes().all(fine) {
+        Ok(())
+    } else {
+        Err(FabricError::ClusterId(id.to_string()))
+    }
+}
+
+fn gateway(config: &FabricConfig) -> Result<Ipv4Addr, FabricError> {
+    config.node_cidr.nth(1).ok_or(FabricError::NoSuchNode(0, config.node_cidr, config.pod_cidr))
+}
+
+/// The hardware address of the link that has this address: so both ends of a veth know each other's before they exist.
+pub(super) fn mac_of(address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    Mac([0x0a, 0x58, a, b, c, d])
+}
+
+pub(super) fn find(socket: &mut Socket, name: &str) -> Result<u32, FabricError> {
+    route::index_of(socket, name)?.ok_or_else(|| FabricError::NoLink(name.to_string()))
+}
+
+pub(super) fn in_netns<T: Send>(
+    netns: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, SysctlError> + Send,
+) -> Result<T, FabricError> {
+    Ok(netns::run_in(netns, work).map_err(FabricError::Enter)??)
+}
+
+/// A cluster without IPv6 has none at all, no fe80:: either. To be called before links come up.
+pub(super) fn no_ipv6() -> Result<(), SysctlError> {
+    for name in ["net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"] {
+        match netns::write_sysctl(name, "1") {
+            // A kernel without IPv6.
+            Err(e) if e.error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn set_up_namespace(
+    netns: BorrowedFd<'_>,
+    config: &FabricConfig,
+    gateway: Ipv4Addr,
+    uplink: &Uplink,
+) -> Result<(), FabricError> {
+    in_netns(netns, || {
+        no_ipv6()?;
+        netns::write_sysctl("net/ipv4/ip_forward", "1")?;
+        // A node can send with its own addresses and those of its pods only: the route back must be the way it came.
+        for conf in ["all", "default", FABRIC_UPLINK] {
+            netns::write_sysctl(&format!("net/ipv4/conf/{conf}/rp_filter"), "1")?;
+            netns::write_sysctl(&format!("net/ipv4/conf/{conf}/send_redirects"), "0")?;
+            netns::write_sysctl(&format!("net/ipv4/conf/{conf}/accept_redirects"), "0")?;
+        }
+        Ok(())
+    })?;
+    machine::write_fabric_table(netns, config)?;
+    let mut socket = Socket::open_in(netns, Family::Route)?;
+    let (lo, up0) = (find(&mut socket, "lo")?, find(&mut socket, FABRIC_UPLINK)?);
+    let mut batch = Batch::new();
+    route::set_up(&mut batch, lo);
+    route::add_address(&mut batch, lo, gateway, 32);
+    route::add_address(&mut batch, up0, uplink.fabric, 30);
+    route::set_up(&mut batch, up0);
+    route::replace_neighbour(&mut batch, up0, uplink.machine, mac_of(uplink.machine));
+    let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
+    route::replace_route(&mut batch, Route { to, link: up0, via: Some(uplink.machine), source: None });
+    socket.request(&batch)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_have_the_addresses_behind_the_fabric() {
+        let (nodes, pods) = ("10.88.0.0/29".parse().unwrap(), "10.244.0.0/22".parse().unwrap());
+        assert_eq!(node_address(nodes, 1), Some(Ipv4Addr::new(10, 88, 0, 2)));
+        assert_eq!(node_address(nodes, 5), Some(Ipv4Addr::new(10, 88, 0, 6)));
+        assert_eq!(node_address(nodes, 6), None, "the broadcast address");
+        assert_eq!(node_address(nodes, 0), None);
+        assert_eq!(node_address(nodes, u32::MAX), None);
+        assert_eq!(pod_block(pods, 1), Some("10.244.1.0/24".parse().unwrap()));
+        assert_eq!(pod_block(pods, 4), None);
+        assert_eq!(pod_block(pods, 0), None);
+    }
+
+    #[test]
+    fn a_cluster_id_fits_a_link_name() {
+        for good in ["a", "test-1", "0123456789a"] {
+            check_id(good).unwrap();
+        }
+        for bad in ["", "UPPER", "a/b", "0123456789ab", "a b", "a\0"] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -6,10 +6,17 @@
 //!
 //! No isolation step fails silently, and every order is fail closed: a pod's rules are committed before its link is up.
 
+mod exprs;
 pub mod fabric;
+mod listener;
+mod machine;
+mod node_net;
 mod pods;
+mod pool;
+mod table;
 
-pub use pods::{HostPort, NamedPort, NetError, NetEvent, NodeNet, NodeNetConfig, PodNet, Protocol};
+pub use node_net::NodeNet;
+pub use pods::{HostPort, NamedPort, NetError, NetEvent, NodeNetConfig, PodNet, Protocol};
 
 /// An IPv4 block, `address/prefix`.
 pub use kernel::route::Ipv4Net;

@@ -1,10 +1,14 @@
-//! The network of one node: its pods' links, addresses and rules.
+//! What the agent says about its node and its pods, and what it is told.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr};
 
+use kernel::netlink::NetlinkError;
+use kernel::nft::CommitError;
 use kernel::route::Ipv4Net;
+use kernel::route::netns::SysctlError;
+use policy::network_policy::PodRecord;
+use rustix::io::Errno;
 
 pub use policy::network_policy::ir::Protocol;
 
@@ -65,60 +69,58 @@ pub struct NamedPort {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    #[error("{0}")]
-    Todo(&'static str),
+    #[error("no free pod address in {0}")]
+    NoAddress(Ipv4Net),
+    #[error("hostPort {0} is in use by pod {1}")]
+    HostPortInUse(String, String),
+    #[error("pod {0} has a network already")]
+    Attached(String),
+    #[error("no link {0}")]
+    NoLink(String),
+    #[error("enter the pod's network namespace: {0}")]
+    Enter(Errno),
+    #[error("start the listener's thread: {0}")]
+    Thread(std::io::Error),
+    #[error("{call}: {errno}")]
+    Call { call: &'static str, errno: Errno },
+    #[error("the rule set was changed by others again and again while it was written")]
+    Contended,
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Rules(#[from] CommitError),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
 }
 
-/// The network of the node this process runs in. Clone-free: share it in an `Arc`; every method takes `&self`, is
-/// synchronous and takes well under a millisecond but for [`NodeNet::prepare`] (about two).
-pub struct NodeNet {
-    _config: NodeNetConfig,
-}
-
-impl NodeNet {
-    /// To be called in the node's network namespace. Writes sysctls and the base table, or takes over what an earlier
-    /// agent left without a moment of change; starts the listener's thread.
-    pub fn start(config: NodeNetConfig) -> Result<NodeNet, NetError> {
-        Ok(NodeNet { _config: config })
-    }
-
-    /// On restart: takes over a pod whose sandbox survived. None if it has no link here. Before the first
-    /// [`NodeNet::prepare`]; what is not adopted when [`NodeNet::adopted`] is called is removed.
-    pub fn adopt(&self, pod: PodNet) -> Result<Option<Ipv4Addr>, NetError> {
-        let _ = pod;
-        Ok(None)
-    }
-
-    /// All survivors are adopted: forgets links, addresses and rules of the others.
-    pub fn adopted(&self) -> Result<(), NetError> {
-        Ok(())
-    }
-
-    /// Gives a new pod its network: address allocated → rules committed → link up. The workload's first instruction
-    /// comes after this returns. `netns` is the pod's network namespace, `route_socket` a NETLINK_ROUTE socket opened
-    /// in it. Undone on error. If its namespace or any policy is unknown yet (no [`NodeNet::apply`] so far), the link
-    /// comes up but no packet passes until then.
-    pub fn prepare(&self, pod: PodNet, netns: &OwnedFd, route_socket: OwnedFd) -> Result<Ipv4Addr, NetError> {
-        let _ = (pod, netns, route_socket);
-        Err(NetError::Todo("in work"))
-    }
-
-    /// The pod's processes are gone: removes its rules and host ports. The link goes with the pod's namespace, which
-    /// the caller drops; its address is given out again only after that, last of all. Not an error if unknown.
-    pub fn detach(&self, uid: &str) -> Result<(), NetError> {
-        let _ = uid;
-        Ok(())
-    }
-
-    /// The other nodes: (pod block, node address). Replaces the earlier list.
-    pub fn set_routes(&self, nodes: &[(Ipv4Net, Ipv4Addr)]) -> Result<(), NetError> {
-        let _ = nodes;
-        Ok(())
-    }
-
-    /// The address of a pod prepared or adopted.
-    pub fn address(&self, uid: &str) -> Option<Ipv4Addr> {
-        let _ = uid;
-        None
+impl HostPort {
+    /// As a user would say it: `TCP 10.88.0.2:9000`.
+    pub(super) fn describe(&self) -> String {
+        let address = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        format!("{} {address}:{}", self.protocol.name(), self.host_port)
     }
 }
+
+impl PodNet {
+    pub(super) fn record(&self, address: Ipv4Addr) -> PodRecord {
+        let mut named_ports = BTreeMap::new();
+        for port in &self.named_ports {
+            // The first one counts, as Kubernetes resolves a name that two containers use.
+            named_ports.entry((port.protocol, port.name.clone())).or_insert(port.port);
+        }
+        PodRecord {
+            uid: self.uid.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            local: true,
+            addresses: vec![IpAddr::V4(address)],
+            named_ports,
+            // This node gave the address to this pod: whoever else is still said to have it had it earlier.
+            created: YOUNGEST.to_string(),
+        }
+    }
+}
+
+/// Behind every creation time of the API.
+pub(super) const YOUNGEST: &str = "~";

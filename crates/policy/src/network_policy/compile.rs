@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -55,7 +55,7 @@ struct ChainState {
     policies: Vec<String>,
     /// Local pods that are sent here.
     users: usize,
-    chain: Rc<Chain>,
+    chain: Arc<Chain>,
     sets: BTreeSet<SetName>,
 }
 
@@ -74,7 +74,7 @@ struct PodState {
 struct Touched {
     sets: BTreeMap<SetName, Option<SetType>>,
     elements: BTreeMap<SetName, BTreeMap<Element, bool>>,
-    chains: BTreeMap<ChainName, Option<Rc<Chain>>>,
+    chains: BTreeMap<ChainName, Option<Arc<Chain>>>,
     verdicts: BTreeMap<(Direction, IpAddr), Option<ChainName>>,
 }
 
@@ -421,7 +421,7 @@ impl Compiler {
             self.acquire_set(set, key);
         }
         let namespace = namespace.to_string();
-        let chain = Rc::new(chain);
+        let chain = Arc::new(chain);
         self.chains.insert(name.clone(), ChainState { namespace, policies, users: 1, chain, sets });
     }
 
@@ -456,7 +456,7 @@ impl Compiler {
         }
         self.touched.chains.entry(name.clone()).or_insert(Some(before));
         if let Some(state) = self.chains.get_mut(name) {
-            state.chain = Rc::new(chain);
+            state.chain = Arc::new(chain);
             state.sets = sets;
         }
     }

@@ -1,0 +1,613 @@
+//! The network of the node this process runs in. One mutex guards everything: each change is a few netlink messages.
+//!
+//! Until the survivors of an earlier agent are adopted and the policies are known, the table stays as it is found;
+//! then, and whenever someone else changed it, it is read back and the difference written. All other changes are
+//! written as differences without reading, each transaction naming the generation it builds on.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kernel::conntrack;
+use kernel::netlink::{Batch, Family, NetlinkError, Socket};
+use kernel::nft::{self, CommitError, Table, Transaction};
+use kernel::route::netns::{self, SysctlError, write_sysctl};
+use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
+use policy::network_policy::ir::{self, Change, Protocol};
+use policy::network_policy::{Compiler, Event};
+
+use super::fabric::{mac_of, no_ipv6};
+use super::listener::Listener;
+use super::pods::{NetError, NodeNetConfig, PodNet, YOUNGEST};
+use super::pool::Pool;
+use super::table::{self, POD_LINK, TABLE, UPLINK};
+
+/// Next hop of a pod: no address of anyone, only the key of a permanent neighbour.
+const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The node's end of every pod link.
+const NODE_END: Mac = Mac([0x0a, 0xcf, 0, 0, 0, 2]);
+
+/// The network of a node. Share it in an `Arc`: every method takes `&self` and is synchronous.
+pub struct NodeNet {
+    shared: Arc<Shared>,
+    /// Its thread ends when this is dropped. Links, addresses and rules stay.
+    _listener: Listener,
+}
+
+pub(super) struct Shared {
+    pub(super) config: NodeNetConfig,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves at worst a difference to the kernel, which the next reconciliation finds.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct State {
+    route: Socket,
+    rules: Socket,
+    /// Of the rule set, after our last transaction.
+    pub(super) generation: u32,
+    compiler: Compiler,
+    pods: BTreeMap<String, LocalPod>,
+    pool: Pool,
+    /// Links whose pods are detached, that have not gone yet.
+    leaving: BTreeMap<u32, Ipv4Addr>,
+    /// Links of an earlier agent that no pod has been adopted for yet, by uid.
+    survivors: BTreeMap<String, Survivor>,
+    routes: Vec<Route>,
+    uplink: u32,
+    adopted: bool,
+    synced: bool,
+    /// The kernel may differ from what is wanted: read back before the next change.
+    dirty: bool,
+}
+
+struct LocalPod {
+    pod: PodNet,
+    address: Ipv4Addr,
+    link: u32,
+    /// The link is gone, with the pod's namespace.
+    gone: bool,
+}
+
+struct Survivor {
+    name: String,
+    link: u32,
+    address: Ipv4Addr,
+}
+
+impl NodeNet {
+    /// To be called in the node's network namespace. Writes sysctls and the base table, or takes over what an earlier
+    /// agent left without a moment of change; starts the listener's thread.
+    ///
+    /// Packets of pods pass once both [`NodeNet::adopted`] and [`NodeNet::apply`] were called.
+    pub fn start(config: NodeNetConfig) -> Result<NodeNet, NetError> {
+        set_sysctls()?;
+        let mut route = Socket::open(Family::Route)?;
+        let mut rules = Socket::open(Family::Netfilter)?;
+        let uplink = index_of(&mut route, UPLINK)?;
+        let mut pool = Pool::new(config.pod_cidr);
+        let survivors = survivors(&mut route, &mut pool, config.pod_cidr)?;
+        if nft::tables(&mut rules, nft::Family::Inet)?.iter().all(|(name, _)| name != TABLE) {
+            let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+            transaction.add_table(None);
+            transaction.add_all(&table::skeleton(&config));
+            transaction.commit(&mut rules)?;
+        }
+        let generation = nft::generation(&mut rules)?;
+        let state = State {
+            route,
+            rules,
+            generation,
+            compiler: Compiler::new(&[ir::Family::V4]),
+            pods: BTreeMap::new(),
+            pool,
+            leaving: BTreeMap::new(),
+            survivors,
+            routes: Vec::new(),
+            uplink,
+            adopted: false,
+            synced: false,
+            dirty: false,
+        };
+        let shared = Arc::new(Shared { config, state: Mutex::new(state) });
+        let listener = Listener::start(shared.clone())?;
+        Ok(NodeNet { shared, _listener: listener })
+    }
+
+    /// On restart: takes over a pod whose sandbox survived. None if it has no link here. What is not adopted when
+    /// [`NodeNet::adopted`] is called is removed.
+    pub fn adopt(&self, pod: PodNet) -> Result<Option<Ipv4Addr>, NetError> {
+        let mut state = self.shared.lock();
+        let Some(survivor) = state.survivors.remove(&pod.uid) else { return Ok(None) };
+        let changes = state.compiler.upsert_pod(pod.record(survivor.address));
+        let (address, link) = (survivor.address, survivor.link);
+        state.pods.insert(pod.uid.clone(), LocalPod { pod, address, link, gone: false });
+        if state.live() {
+            state.commit(&self.shared.config, Some((&changes, &[])))?;
+        }
+        Ok(Some(address))
+    }
+
+    /// All survivors are adopted: removes links and addresses of the others.
+    pub fn adopted(&self) -> Result<(), NetError> {
+        let mut state = self.shared.lock();
+        for survivor in std::mem::take(&mut state.survivors).into_values() {
+            let mut batch = Batch::new();
+            route::delete_link(&mut batch, &survivor.name);
+            kernel::netlink::ignore_missing(state.route.request(&batch))?;
+            state.pool.release(survivor.address);
+        }
+        state.adopted = true;
+        if state.synced { state.reconcile(&self.shared.config).map(|_| ()) } else { Ok(()) }
+    }
+
+    /// Gives a new pod its network: address allocated → rules committed → link up. The workload's first instruction
+    /// comes after this returns. `netns` is the pod's network namespace, `route_socket` a NETLINK_ROUTE socket opened
+    /// in it. Undone on error. Before the first [`NodeNet::apply`] the link comes up but no packet passes.
+    pub fn prepare(&self, pod: PodNet, netns: &OwnedFd, route_socket: OwnedFd) -> Result<Ipv4Addr, NetError> {
+        let mut inside = Socket::from_fd(route_socket)?;
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        if state.pods.contains_key(&pod.uid) {
+            return Err(NetError::Attached(format!("{}/{}", pod.namespace, pod.name)));
+        }
+        state.check_host_ports(&pod)?;
+        let config = &self.shared.config;
+        let address = state.pool.allocate().ok_or(NetError::NoAddress(config.pod_cidr))?;
+        let name = link_name(&pod.uid, address);
+        let uid = pod.uid.clone();
+        let attached = state.attach(config, pod, &name, address, netns, &mut inside);
+        if let Err(error) = attached {
+            // No half-attached pod stays: rules, then the link, then the address.
+            let undone = state.undo(config, &uid, &name, address);
+            if let Err(second) = undone {
+                eprintln!("take back the network of pod {uid}: {second}");
+                state.dirty = true;
+            }
+            return Err(error);
+        }
+        Ok(address)
+    }
+
+    /// The pod's processes are gone: removes its rules and host ports. The link goes with the pod's namespace, which
+    /// the caller drops; its address is given out again only after that, last of all. Not an error if unknown.
+    pub fn detach(&self, uid: &str) -> Result<(), NetError> {
+        let mut state = self.shared.lock();
+        let Some(local) = state.pods.remove(uid) else { return Ok(()) };
+        let changes = state.compiler.remove_pod(uid);
+        if local.gone {
+            state.pool.release(local.address);
+        } else {
+            state.leaving.insert(local.link, local.address);
+        }
+        if state.live() {
+            state.commit(&self.shared.config, Some((&changes, &[Pod::Goes(&local)])))?;
+        }
+        state.forget_udp(&local)
+    }
+
+    /// What happened to pods, namespaces and policies anywhere in the cluster. Takes effect at once, on established
+    /// connections too. Returns the generation of the rule set that holds it.
+    ///
+    /// Addresses of local pods in the events count for nothing: this module gave them. Nor does the removal of a pod
+    /// that is still attached: it is guarded until it is detached.
+    pub fn apply(&self, events: Vec<Event>) -> Result<u32, NetError> {
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let pods = &state.pods;
+        let events = events.into_iter().filter_map(|event| match event {
+            Event::UpsertPod(mut record) if record.local => {
+                match pods.get(&record.uid) {
+                    Some(local) => {
+                        record.addresses = vec![IpAddr::V4(local.address)];
+                        record.created = YOUNGEST.to_string();
+                    }
+                    None => record.addresses.clear(),
+                }
+                Some(Event::UpsertPod(record))
+            }
+            Event::RemovePod(uid) if pods.contains_key(&uid) => None,
+            other => Some(other),
+        });
+        let changes = state.compiler.apply(events);
+        let config = &self.shared.config;
+        if !state.synced {
+            state.synced = true;
+            if state.adopted {
+                state.reconcile(config)?;
+            }
+        } else if state.live() {
+            state.commit(config, Some((&changes, &[])))?;
+        }
+        Ok(state.generation)
+    }
+
+    /// The other nodes: (pod block, node address). Replaces the earlier list.
+    pub fn set_routes(&self, nodes: &[(Ipv4Net, Ipv4Addr)]) -> Result<(), NetError> {
+        let mut state = self.shared.lock();
+        let config = &self.shared.config;
+        let uplink = state.uplink;
+        // Every other node is behind the fabric, which knows it by its block.
+        let wanted: Vec<Route> = nodes
+            .iter()
+            .filter(|(block, _)| *block != config.pod_cidr)
+            .map(|(block, _)| Route { to: *block, link: uplink, via: Some(config.gateway), source: Some(config.node_ip) })
+            .collect();
+        let mut batch = Batch::new();
+        for route in state.routes.iter().filter(|route| !wanted.contains(route)) {
+            route::delete_route(&mut batch, *route);
+        }
+        for route in wanted.iter().filter(|route| !state.routes.contains(route)) {
+            route::replace_route(&mut batch, *route);
+        }
+        kernel::netlink::ignore_missing(state.route.request(&batch))?;
+        state.routes = wanted;
+        Ok(())
+    }
+
+    /// The address of a pod prepared or adopted.
+    pub fn address(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.shared.lock().pods.get(uid).map(|local| local.address)
+    }
+
+    /// The generation of the rule set after our last transaction.
+    pub fn generation(&self) -> u32 {
+        self.shared.lock().generation
+    }
+
+    /// Reads the table back and says what differs from what is wanted, a line each; empty if nothing does.
+    pub fn verify(&self) -> Result<Vec<String>, NetError> {
+        let mut state = self.shared.lock();
+        let wanted = state.wanted(&self.shared.config);
+        let Some(is) = nft::table(&mut state.rules, nft::Family::Inet, TABLE)? else {
+            return Ok(vec![format!("there is no table {TABLE}")]);
+        };
+        let mut lines = Vec::new();
+        for name in is.sets.keys().chain(wanted.sets.keys()) {
+            if is.sets.get(name) != wanted.sets.get(name) {
+                lines.push(format!("set {name} differs"));
+            }
+        }
+        for name in is.chains.keys().chain(wanted.chains.keys()) {
+            if is.chains.get(name) != wanted.chains.get(name) {
+                lines.push(format!("chain {name} differs"));
+            }
+        }
+        lines.dedup();
+        Ok(lines)
+    }
+}
+
+/// A pod whose own elements change with a transaction.
+enum Pod<'a> {
+    Comes(&'a LocalPod),
+    Goes(&'a LocalPod),
+}
+
+impl State {
+    /// Differences may be written without reading.
+    fn live(&self) -> bool {
+        self.adopted && self.synced
+    }
+
+    fn check_host_ports(&self, pod: &PodNet) -> Result<(), NetError> {
+        for asked in &pod.host_ports {
+            for other in self.pods.values() {
+                let same = |port: &&super::HostPort| {
+                    port.protocol == asked.protocol
+                        && port.host_port == asked.host_port
+                        && (port.host_ip == asked.host_ip || port.host_ip.is_none() || asked.host_ip.is_none())
+                };
+                if let Some(port) = other.pod.host_ports.iter().find(same) {
+                    let user = format!("{}/{}", other.pod.namespace, other.pod.name);
+                    return Err(NetError::HostPortInUse(port.describe(), user));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        config: &NodeNetConfig,
+        pod: PodNet,
+        name: &str,
+        address: Ipv4Addr,
+        netns: &OwnedFd,
+        inside: &mut Socket,
+    ) -> Result<(), NetError> {
+        let mac = mac_of(address);
+        let mut batch = Batch::new();
+        route::add_veth(
+            &mut batch,
+            VethEnd { name, mac: NODE_END, netns: None },
+            VethEnd { name: "eth0", mac, netns: Some(netns.as_fd()) },
+            config.mtu,
+        );
+        self.route.request(&batch)?;
+        let link = index_of(&mut self.route, name)?;
+
+        // The rules, before a packet can pass.
+        let uid = pod.uid.clone();
+        let changes = self.compiler.upsert_pod(pod.record(address));
+        let local = LocalPod { pod, address, link, gone: false };
+        if self.live() {
+            let committed = self.commit_pod(config, &changes, local);
+            committed?;
+        } else {
+            self.pods.insert(uid.clone(), local);
+        }
+        if let Some(local) = self.pods.get(&uid) {
+            // Packets of a client that came before the pod have made entries that lead nowhere.
+            forget_udp(&mut self.rules, local)?;
+        }
+
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, link);
+        route::set_alias(&mut batch, link, &uid);
+        route::replace_neighbour(&mut batch, link, address, mac);
+        let to = Ipv4Net::new(address, 32);
+        route::replace_route(&mut batch, Route { to, link, via: None, source: Some(config.node_ip) });
+        self.route.request(&batch)?;
+
+        let sysctls: Result<(), SysctlError> = netns::run_in(netns.as_fd(), no_ipv6).map_err(NetError::Enter)?;
+        sysctls?;
+        let (lo, eth0) = (index_of(inside, "lo")?, index_of(inside, "eth0")?);
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, lo);
+        route::add_address(&mut batch, eth0, address, 32);
+        route::set_up(&mut batch, eth0);
+        route::replace_neighbour(&mut batch, eth0, POD_GATEWAY, NODE_END);
+        let to = Ipv4Net::new(POD_GATEWAY, 32);
+        route::replace_route(&mut batch, Route { to, link: eth0, via: None, source: Some(address) });
+        let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
+        let via = Some(POD_GATEWAY);
+        route::replace_route(&mut batch, Route { to, link: eth0, via, source: Some(address) });
+        Ok(inside.request(&batch)?)
+    }
+
+    fn commit_pod(&mut self, config: &NodeNetConfig, changes: &[Change], local: LocalPod) -> Result<(), NetError> {
+        let uid = local.pod.uid.clone();
+        let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+        put(&mut transaction, changes, &[Pod::Comes(&local)]);
+        self.pods.insert(uid, local);
+        self.commit_transaction(config, transaction)
+    }
+
+    fn undo(&mut self, config: &NodeNetConfig, uid: &str, name: &str, address: Ipv4Addr) -> Result<(), NetError> {
+        let local = self.pods.remove(uid);
+        let changes = self.compiler.remove_pod(uid);
+        if let Some(local) = local.as_ref().filter(|_| self.live()) {
+            self.commit(config, Some((&changes, &[Pod::Goes(local)])))?;
+        }
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, name);
+        kernel::netlink::ignore_missing(self.route.request(&batch))?;
+        self.pool.release(address);
+        Ok(())
+    }
+
+    /// Writes a difference. Without one, or where the kernel may have another state than we think, reads back.
+    fn commit(
+        &mut self,
+        config: &NodeNetConfig,
+        difference: Option<(&[Change], &[Pod<'_>])>,
+    ) -> Result<(), NetError> {
+        let Some((changes, pods)) = difference else { return self.reconcile(config).map(|_| ()) };
+        let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+        put(&mut transaction, changes, pods);
+        self.commit_transaction(config, transaction)
+    }
+
+    fn commit_transaction(&mut self, config: &NodeNetConfig, transaction: Transaction) -> Result<(), NetError> {
+        if self.dirty {
+            return self.reconcile(config).map(|_| ());
+        }
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        match transaction.commit_at(&mut self.rules, self.generation) {
+            Ok(()) => {
+                self.generation = next(self.generation);
+                Ok(())
+            }
+            Err(CommitError::Stale(_)) => self.reconcile(config).map(|_| ()),
+            // Refused, though it follows from what we wrote: so the kernel holds something else.
+            Err(CommitError::Netlink(NetlinkError::Refused { .. } | NetlinkError::Overrun(_))) => {
+                self.dirty = true;
+                self.reconcile(config).map(|_| ())
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Reads the table back and writes what differs, in one transaction. True if something did.
+    pub(super) fn reconcile(&mut self, config: &NodeNetConfig) -> Result<bool, NetError> {
+        if !self.live() {
+            return Ok(false);
+        }
+        let wanted = self.wanted(config);
+        for _ in 0..8 {
+            let generation = nft::generation(&mut self.rules)?;
+            let is = match nft::table(&mut self.rules, nft::Family::Inet, TABLE) {
+                Ok(is) => is,
+                // Changed, or gone, while it was read.
+                Err(NetlinkError::Interrupted(_)) => continue,
+                Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+            match &is {
+                None => {
+                    transaction.add_table(None);
+                    transaction.add_all(&wanted);
+                }
+                Some(is) => {
+                    if !transaction.change(is, &wanted) {
+                        transaction.add_table(None);
+                        transaction.delete_table();
+                        transaction.add_table(None);
+                        transaction.add_all(&wanted);
+                    }
+                }
+            }
+            if transaction.is_empty() {
+                self.generation = generation;
+                self.dirty = false;
+                return Ok(false);
+            }
+            match transaction.commit_at(&mut self.rules, generation) {
+                Ok(()) => {
+                    self.generation = next(generation);
+                    self.dirty = false;
+                    return Ok(true);
+                }
+                Err(CommitError::Stale(_)) => {}
+                Err(other) => {
+                    self.dirty = true;
+                    return Err(other.into());
+                }
+            }
+        }
+        self.dirty = true;
+        Err(NetError::Contended)
+    }
+
+    /// The whole table as it should be.
+    fn wanted(&self, config: &NodeNetConfig) -> Table {
+        let mut wanted = table::skeleton(config);
+        for local in self.pods.values() {
+            for (set, key, data) in table::pod_elements(local.link, local.address, &local.pod.host_ports) {
+                if let Some(set) = wanted.sets.get_mut(set) {
+                    set.elements.insert((key, false), data);
+                }
+            }
+        }
+        table::add_rule_set(&mut wanted, &self.compiler.rule_set());
+        wanted
+    }
+
+    /// A link of ours is gone.
+    pub(super) fn link_gone(&mut self, link: u32) {
+        if let Some(address) = self.leaving.remove(&link) {
+            self.pool.release(address);
+        } else if let Some(local) = self.pods.values_mut().find(|local| local.link == link) {
+            local.gone = true;
+        }
+    }
+
+    /// Events were lost: looks which links are still there.
+    pub(super) fn find_gone(&mut self) -> Result<(), NetlinkError> {
+        let there: Vec<u32> = route::links(&mut self.route)?.into_iter().map(|link| link.index).collect();
+        let mine = self.leaving.keys().copied().chain(self.pods.values().map(|local| local.link));
+        for link in mine.filter(|link| !there.contains(link)).collect::<Vec<_>>() {
+            self.link_gone(link);
+        }
+        Ok(())
+    }
+
+    fn forget_udp(&mut self, local: &LocalPod) -> Result<(), NetError> {
+        forget_udp(&mut self.rules, local)
+    }
+}
+
+fn put(transaction: &mut Transaction, changes: &[Change], pods: &[Pod<'_>]) {
+    for change in changes {
+        table::put_change(transaction, change);
+    }
+    for pod in pods {
+        let (Pod::Comes(local) | Pod::Goes(local)) = pod;
+        for (set, key, data) in table::pod_elements(local.link, local.address, &local.pod.host_ports) {
+            match pod {
+                Pod::Comes(_) => transaction.add_elements(set, [(key.as_slice(), false, &data)]),
+                Pod::Goes(_) => transaction.delete_elements(set, [(key.as_slice(), false)]),
+            }
+        }
+    }
+}
+
+/// Deletes the UDP entries of a pod's host ports: their client may keep its port, and would never reach another pod.
+fn forget_udp(socket: &mut Socket, local: &LocalPod) -> Result<(), NetError> {
+    let ports: Vec<u16> = local
+        .pod
+        .host_ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Udp)
+        .map(|port| port.host_port)
+        .collect();
+    if ports.is_empty() {
+        return Ok(());
+    }
+    conntrack::delete_where(socket, |entry| {
+        entry.original.protocol == Protocol::Udp.number() && ports.contains(&entry.original.destination_port)
+    })?;
+    Ok(())
+}
+
+/// The kernel skips 0 when the counter wraps.
+fn next(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+fn index_of(socket: &mut Socket, name: &str) -> Result<u32, NetError> {
+    route::index_of(socket, name)?.ok_or_else(|| NetError::NoLink(name.to_string()))
+}
+
+/// Unique on the node as long as the address is in use, and 15 bytes long.
+fn link_name(uid: &str, address: Ipv4Addr) -> String {
+    let hash = uid.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    format!("{POD_LINK}{:04x}{hash:08x}", address.to_bits() & 0xffff)
+}
+
+fn survivors(
+    socket: &mut Socket,
+    pool: &mut Pool,
+    block: Ipv4Net,
+) -> Result<BTreeMap<String, Survivor>, NetError> {
+    let routes = route::routes(socket)?;
+    let mut survivors = BTreeMap::new();
+    for link in route::links(socket)?.into_iter().filter(|link| link.name.starts_with(POD_LINK)) {
+        let route = routes.iter().find(|r| r.link == link.index && r.to.prefix() == 32 && block.contains(r.to.network()));
+        let (Some(uid), Some(route)) = (&link.alias, route) else {
+            // Cut off between its making and its coming up: no pod has it.
+            let mut batch = Batch::new();
+            route::delete_link(&mut batch, &link.name);
+            kernel::netlink::ignore_missing(socket.request(&batch))?;
+            continue;
+        };
+        let address = route.to.network();
+        pool.take(address);
+        survivors.insert(uid.clone(), Survivor { name: link.name, link: link.index, address });
+    }
+    Ok(survivors)
+}
+
+fn set_sysctls() -> Result<(), NetError> {
+    no_ipv6()?;
+    // After an entry expires, a packet in the middle of a TCP connection must not make a new one: it could be turned
+    // round, and the client would be taken for the server.
+    write_sysctl("net/netfilter/nf_conntrack_tcp_loose", "0")?;
+    for (name, value) in [
+        // Every link of the node routes, and answers nobody's ARP but for its own addresses: pods have permanent
+        // neighbours, and the node no proxy ARP.
+        ("rp_filter", "1"),
+        ("send_redirects", "0"),
+        ("accept_redirects", "0"),
+        ("accept_source_route", "0"),
+        ("arp_ignore", "1"),
+    ] {
+        write_sysctl(&format!("net/ipv4/conf/all/{name}"), value)?;
+        write_sysctl(&format!("net/ipv4/conf/default/{name}"), value)?;
+    }
+    // For pods' links, which come later: 127.0.0.1 of the node reaches host ports. The table's chain `raw` drops what
+    // comes from elsewhere with a loopback address (CVE-2020-8558).
+    write_sysctl("net/ipv4/conf/default/route_localnet", "1")?;
+    write_sysctl("net/ipv4/ip_forward", "1")?;
+    Ok(())
+}
