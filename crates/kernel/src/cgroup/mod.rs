@@ -3,6 +3,7 @@
 //! hierarchy; each limit goes to whichever hierarchy has its controller, and one that none has is an error.
 
 mod devices;
+mod tree;
 mod v1;
 mod v2;
 
@@ -15,6 +16,8 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::error::{CallError, Named};
+
+pub use self::tree::kill_and_remove;
 
 /// The cgroup file systems of this machine, as this mount namespace sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
