@@ -1,7 +1,7 @@
 //! The node agent, the kubelet's job: it watches the pods bound to its node, carries out the plans that `policy`
 //! makes for them through one keeper per pod, and reports what it saw.
 
-// pub mod agent; (joins when the parts it is made of are in)
+pub mod agent;
 pub mod client;
 pub mod images;
 mod keeper_image;

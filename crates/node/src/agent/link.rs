@@ -11,7 +11,7 @@ use std::{
 };
 
 use keeper::protocol::{
-    ContainerId, ContainerPlan, ContainerState, Event, ExecPlan, Exit, Failure, FromKeeper, KeeperState, MAX_FDS,
+    ContainerId, ContainerPlan, Event, ExecPlan, Exit, Failure, FromKeeper, KeeperState, MAX_FDS,
     MAX_FRAME, Reply, Request, SandboxPlan, TerminalOf, TerminalSize, ToKeeper, UnixNanos,
 };
 use rustix::net::{
@@ -19,7 +19,8 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 use tokio::{
-    io::unix::AsyncFd,
+    io::Interest,
+    net::UnixStream as Socket,
     sync::{mpsc, oneshot},
 };
 
@@ -69,7 +70,7 @@ impl Link {
     /// the keeper is gone.
     pub fn open(stream: UnixStream) -> Result<(Link, mpsc::Receiver<Event>), LinkError> {
         stream.set_nonblocking(true)?;
-        let socket = AsyncFd::new(stream)?;
+        let socket = Socket::from_std(stream)?;
         let (calls, queue) = mpsc::channel(64);
         let (events, received) = mpsc::channel(256);
         tokio::spawn(async move {
@@ -169,21 +170,13 @@ impl Link {
     }
 }
 
-/// The container state an event carries, if it is about a container's life.
-pub fn state_of(event: &Event) -> Option<&ContainerState> {
-    match event {
-        Event::Started(state) | Event::Exited(state) => Some(state),
-        Event::LogTrouble { .. } => None,
-    }
-}
-
 struct Pending {
     reply: Option<oneshot::Sender<Result<(Reply, Vec<OwnedFd>), LinkError>>>,
     exited: Option<oneshot::Sender<Exit>>,
 }
 
 struct Connection {
-    socket: AsyncFd<UnixStream>,
+    socket: Socket,
     events: mpsc::Sender<Event>,
     pending: HashMap<u64, Pending>,
     next: u64,
@@ -192,7 +185,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(socket: AsyncFd<UnixStream>, events: mpsc::Sender<Event>) -> Connection {
+    fn new(socket: Socket, events: mpsc::Sender<Event>) -> Connection {
         Connection { socket, events, pending: HashMap::new(), next: 1, input: Vec::new(), fds: VecDeque::new() }
     }
 
@@ -235,13 +228,14 @@ impl Connection {
         let mut rest = bytes.as_slice();
         let mut fds = call.fds;
         while !rest.is_empty() {
-            let mut ready = self.socket.writable().await?;
-            match ready.try_io(|socket| send(socket.get_ref(), rest, &fds)) {
+            self.socket.writable().await?;
+            match self.socket.try_io(Interest::WRITABLE, || send(&self.socket, rest, &fds)) {
                 Ok(sent) => {
-                    rest = &rest[sent?..];
+                    rest = &rest[sent..];
                     fds.clear();
                 }
-                Err(_would_block) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -272,8 +266,9 @@ impl Connection {
                 }
             }
             Reply::ExecExited { exit, .. } => {
-                if let Some(exited) = self.pending.remove(&frame.id).and_then(|pending| pending.exited) {
-                    drop(exited.send(exit));
+                let waiting = self.pending.remove(&frame.id).and_then(|pending| pending.exited);
+                if let Some(Err(exit)) = waiting.map(|waiting| waiting.send(exit)) {
+                    eprintln!("nobody waits for an exec any more, which ended with {}", exit.code);
                 }
             }
             reply => {
@@ -292,7 +287,7 @@ impl Connection {
     }
 }
 
-fn send(socket: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
+fn send(socket: &Socket, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -302,19 +297,15 @@ fn send(socket: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize>
     Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
-async fn receive(socket: &AsyncFd<UnixStream>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+async fn receive(socket: &Socket) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     loop {
-        let mut ready = socket.readable().await?;
-        match ready.try_io(|socket| {
+        socket.readable().await?;
+        let received = socket.try_io(Interest::READABLE, || {
             let mut bytes = vec![0; 64 << 10];
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
-            let message = recvmsg(
-                socket.get_ref(),
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut control,
-                RecvFlags::CMSG_CLOEXEC,
-            )?;
+            let message =
+                recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
             bytes.truncate(message.bytes);
             let mut fds = Vec::new();
             for message in control.drain() {
@@ -323,9 +314,10 @@ async fn receive(socket: &AsyncFd<UnixStream>) -> io::Result<(Vec<u8>, Vec<Owned
                 }
             }
             Ok((bytes, fds))
-        }) {
-            Ok(received) => return received,
-            Err(_would_block) => {}
+        });
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            received => return received,
         }
     }
 }

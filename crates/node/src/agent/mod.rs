@@ -80,7 +80,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         images,
         net,
         recorder,
-        keeper: kernel::fds::sealed_file("keeper", crate::KEEPER).map_err(AgentError::Keeper)?,
+        keeper: kernel::fds::sealed_file("keeper", crate::keeper_image::KEEPER).map_err(AgentError::Keeper)?,
         images_changed,
         services,
         views: Mutex::default(),

@@ -76,7 +76,7 @@ pub async fn image(ctx: &Context, pod: &Pod, container: &Container) -> Result<Im
     let mut pulled = false;
     let image = ctx
         .images
-        .ensure(&name, policy, |progress| {
+        .ensure(&name, policy, |progress: PullEvent| {
             // The first word of a pull: before it the store has answered by itself.
             if matches!(progress, PullEvent::Resolving) && !pulled {
                 pulled = true;

@@ -177,7 +177,12 @@ impl ImageStore {
             unique.insert(layer.digest().to_string(), layer);
         }
         let directory = stage.path.as_path();
-        futures::stream::iter(unique.values().map(|layer| remote.download(layer, directory, &tell)))
+        // As a list of futures: a closure over borrowed layers would make this future one that no other task can hold.
+        let mut downloads = Vec::with_capacity(unique.len());
+        for layer in unique.values() {
+            downloads.push(remote.download(layer, directory, &tell));
+        }
+        futures::stream::iter(downloads)
             .buffer_unordered(CONCURRENT_DOWNLOADS)
             .try_collect::<Vec<()>>()
             .await?;
