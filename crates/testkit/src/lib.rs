@@ -1,1 +1,3 @@
-//! TODO
+//! What tests share: network namespaces with a packet prober, cluster fixtures, test images.
+
+pub mod net;
