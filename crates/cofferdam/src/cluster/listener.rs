@@ -18,7 +18,7 @@ use kube::{
     Api,
     runtime::{WatchStreamExt, reflector, watcher},
 };
-use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
+use tokio::{net::TcpStream, sync::mpsc};
 
 use super::layout::{Cluster, Layout};
 

@@ -8,7 +8,10 @@
 use std::{
     fs::{self, File},
     io::{BufRead, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Command, Stdio},
     time::Duration,

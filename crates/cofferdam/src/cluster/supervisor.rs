@@ -204,8 +204,7 @@ impl Supervisor {
     fn watch_node(&self, pid: i32, index: u32) -> Result<()> {
         let pid = rustix::process::Pid::from_raw(pid).context("a process id")?;
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).context("pidfd_open")?;
-        let handle = tokio::io::unix::AsyncFd::with_interest(handle, tokio::io::Interest::READABLE)
-            .context("watch the node's init")?;
+        let handle = super::readable(handle).context("watch the node's init")?;
         let sender = self.ended.0.clone();
         tokio::spawn(async move {
             if let Err(error) = handle.readable().await {

@@ -159,7 +159,7 @@ async fn wait_for_socket(socket: &std::path::Path) -> Result<()> {
     let dir = socket.parent().context("the socket's directory")?;
     inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)
         .with_context(|| format!("watch {}", dir.display()))?;
-    let watch = tokio::io::unix::AsyncFd::with_interest(watch, tokio::io::Interest::READABLE).context("watch")?;
+    let watch = super::readable(watch).context("watch")?;
     while tokio::net::UnixStream::connect(socket).await.is_err() {
         let mut ready = watch.readable().await.context("wait for the API server's socket")?;
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
