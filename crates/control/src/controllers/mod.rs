@@ -1,7 +1,382 @@
-//! The control loops: deployments, replica sets, namespaces, garbage collection, service accounts.
+//! The control loops: each brings the cluster a step nearer to what its objects ask for. What to do is decided in
+//! [`policy::workload`]; here is who is told of what, and the writes.
+//!
+//! One watch per kind feeds a cache ([`cache`]) and, for every kind there is, the graph of owners ([`garbage`]). A
+//! change puts keys into work queues ([`queue`]); workers take them and look at the world as it is then. Nothing polls.
 
-/// Runs until the client's server goes away.
-pub async fn run(client: kube::Client) {
-    drop(client);
-    std::future::pending::<()>().await;
+mod adoption;
+mod cache;
+mod deployment;
+mod endpoints;
+mod garbage;
+mod namespace;
+mod node;
+mod queue;
+pub(crate) mod recorder;
+mod replica_set;
+mod service_account;
+mod watches;
+
+use std::sync::{Arc, Mutex};
+
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use kube::api::ApiResource;
+
+use cache::{Cache, Change, Key, controller_of, key_of};
+use garbage::Graph;
+use queue::Queue;
+use recorder::Recorder;
+use watches::Tracked;
+
+/// Workers per queue: enough to keep the store's group commit filled.
+const WORKERS: usize = 8;
+
+/// Why a step could not be taken; it is tried again later.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("{0} has an invalid selector: {1}")]
+    Selector(String, policy::selector::SelectorError),
+    #[error("no kind {0} is known")]
+    UnknownKind(String),
+}
+
+impl Error {
+    fn code(&self) -> u16 {
+        match self {
+            Error::Api(kube::Error::Api(status)) => status.code,
+            _ => 0,
+        }
+    }
+}
+
+/// An answer where "not found" is as good as done.
+fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the controllers know, and what they are asked to look at.
+struct World {
+    client: Client,
+    recorder: Recorder,
+    /// PEM, for `kube-root-ca.crt`.
+    root_ca: String,
+
+    pods: Cache<Pod>,
+    replica_sets: Cache<ReplicaSet>,
+    deployments: Cache<Deployment>,
+    services: Cache<Service>,
+    endpoint_slices: Cache<EndpointSlice>,
+    namespaces: Cache<Namespace>,
+    service_accounts: Cache<ServiceAccount>,
+    config_maps: Cache<ConfigMap>,
+    nodes: Cache<Node>,
+    graph: Mutex<Graph>,
+
+    deployment_queue: Arc<Queue<Key>>,
+    replica_set_queue: Arc<Queue<Key>>,
+    endpoints_queue: Arc<Queue<Key>>,
+    /// Names of namespaces.
+    namespace_queue: Arc<Queue<String>>,
+    service_account_queue: Arc<Queue<String>>,
+    node_queue: Arc<Queue<String>>,
+    /// Uids.
+    garbage_queue: Arc<Queue<String>>,
+}
+
+/// Runs until the client's server goes away. `root_ca`: the certificate authority in PEM, which every namespace gets
+/// in its ConfigMap `kube-root-ca.crt`.
+pub async fn run(client: Client, root_ca: String) {
+    let (recorder, writing) = Recorder::new(client.clone(), "controllers");
+    let world = Arc::new(World {
+        recorder,
+        root_ca,
+        pods: Cache::new(),
+        replica_sets: Cache::new(),
+        deployments: Cache::new(),
+        services: Cache::new(),
+        endpoint_slices: Cache::new(),
+        namespaces: Cache::new(),
+        service_accounts: Cache::new(),
+        config_maps: Cache::new(),
+        nodes: Cache::new(),
+        graph: Mutex::new(Graph::default()),
+        deployment_queue: Queue::new(),
+        replica_set_queue: Queue::new(),
+        endpoints_queue: Queue::new(),
+        namespace_queue: Queue::new(),
+        service_account_queue: Queue::new(),
+        node_queue: Queue::new(),
+        garbage_queue: Queue::new(),
+        client,
+    });
+    let (watching, synced) = watches::start(&world).await;
+    let working = work(world.clone());
+    let everything: Vec<BoxFuture<'static, ()>> = vec![
+        writing.boxed(),
+        watching.boxed(),
+        async move {
+            synced.await;
+            world.graph().is_whole = true;
+            world.look_at_everything_owned();
+            working.await;
+        }
+        .boxed(),
+    ];
+    join_all(everything).await;
+}
+
+fn work(world: Arc<World>) -> impl Future<Output = ()> + Send {
+    macro_rules! worker {
+        ($queue:ident, $sync:path) => {{
+            let for_work = world.clone();
+            let work = move |key| {
+                let world = for_work.clone();
+                async move { $sync(&world, key).await }
+            };
+            world.$queue.clone().work(WORKERS, work).boxed()
+        }};
+    }
+    let workers: Vec<BoxFuture<'static, ()>> = vec![
+        worker!(deployment_queue, deployment::sync),
+        worker!(replica_set_queue, replica_set::sync),
+        worker!(endpoints_queue, endpoints::sync),
+        worker!(namespace_queue, namespace::sync),
+        worker!(service_account_queue, service_account::sync),
+        worker!(node_queue, node::sync),
+        worker!(garbage_queue, garbage::sync),
+    ];
+    async move {
+        join_all(workers.into_iter().map(tokio::spawn)).await;
+    }
+}
+
+impl World {
+    fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// An object came by, from a watch or as the answer to a write.
+    fn saw<K: Tracked>(&self, object: K) {
+        let meta = object.meta().clone();
+        if let Some(change) = K::cache(self).observe(object) {
+            self.saw_meta(&ApiResource::erase::<K>(&()), K::NAMESPACED, &meta);
+            K::changed(self, &change);
+        }
+    }
+
+    fn lost<K: Tracked>(&self, meta: &ObjectMeta) {
+        if let Some(change) = K::cache(self).forget(meta) {
+            K::changed(self, &change);
+        }
+        self.lost_meta(meta);
+    }
+
+    /// For the graph of owners.
+    fn saw_meta(&self, resource: &ApiResource, namespaced: bool, meta: &ObjectMeta) {
+        let due = self.graph().observe(resource, namespaced, meta);
+        due.into_iter().for_each(|uid| self.garbage_queue.add(uid));
+    }
+
+    fn lost_meta(&self, meta: &ObjectMeta) {
+        let due = self.graph().forget(meta.uid.as_deref().unwrap_or_default());
+        due.into_iter().for_each(|uid| self.garbage_queue.add(uid));
+        // The last object of a namespace that goes may have been this one.
+        if let Some(namespace) = &meta.namespace
+            && self.namespace_is_going(namespace)
+        {
+            self.namespace_queue.add(namespace.clone());
+        }
+    }
+
+    fn look_at_everything_owned(&self) {
+        let due = self.graph().owned();
+        due.into_iter().for_each(|uid| self.garbage_queue.add(uid));
+    }
+
+    fn namespace_is_going(&self, name: &str) -> bool {
+        let namespace = self.namespaces.get(&(String::new(), name.to_string()));
+        namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    }
+}
+
+impl Tracked for Pod {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<Pod> {
+        &world.pods
+    }
+
+    fn changed(world: &World, change: &Change<Pod>) {
+        for pod in [&change.old, &change.new].into_iter().flatten() {
+            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+            match controller_of(&pod.metadata) {
+                Some(owner) if owner.kind == "ReplicaSet" => {
+                    world.replica_set_queue.add((namespace, owner.name.clone()));
+                }
+                Some(_) => {}
+                // Somebody may want to adopt it.
+                None => {
+                    for set in world.replica_sets.in_namespace(&namespace) {
+                        if adoption::selects(set.spec.as_ref().map(|s| &s.selector), &pod.metadata) {
+                            world.replica_set_queue.add(key_of(&set.metadata));
+                        }
+                    }
+                }
+            }
+        }
+        if endpoints::is_affected(change) {
+            let pods: Vec<_> = [&change.old, &change.new].into_iter().flatten().collect();
+            let namespace = pods.first().and_then(|pod| pod.metadata.namespace.clone()).unwrap_or_default();
+            for service in world.services.in_namespace(&namespace) {
+                if pods.iter().any(|pod| endpoints::selects(&service, pod)) {
+                    world.endpoints_queue.add(key_of(&service.metadata));
+                }
+            }
+        }
+    }
+}
+
+impl Tracked for ReplicaSet {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<ReplicaSet> {
+        &world.replica_sets
+    }
+
+    fn changed(world: &World, change: &Change<ReplicaSet>) {
+        for set in [&change.old, &change.new].into_iter().flatten() {
+            let key = key_of(&set.metadata);
+            match controller_of(&set.metadata) {
+                Some(owner) if owner.kind == "Deployment" => {
+                    world.deployment_queue.add((key.0.clone(), owner.name.clone()));
+                }
+                Some(_) => {}
+                None => {
+                    for deployment in world.deployments.in_namespace(&key.0) {
+                        if adoption::selects(deployment.spec.as_ref().map(|s| &s.selector), &set.metadata) {
+                            world.deployment_queue.add(key_of(&deployment.metadata));
+                        }
+                    }
+                }
+            }
+            world.replica_set_queue.add(key);
+        }
+    }
+}
+
+impl Tracked for Deployment {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<Deployment> {
+        &world.deployments
+    }
+
+    fn changed(world: &World, change: &Change<Deployment>) {
+        for deployment in [&change.old, &change.new].into_iter().flatten() {
+            world.deployment_queue.add(key_of(&deployment.metadata));
+        }
+    }
+}
+
+impl Tracked for Service {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<Service> {
+        &world.services
+    }
+
+    fn changed(world: &World, change: &Change<Service>) {
+        for service in [&change.old, &change.new].into_iter().flatten() {
+            world.endpoints_queue.add(key_of(&service.metadata));
+        }
+    }
+}
+
+impl Tracked for EndpointSlice {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<EndpointSlice> {
+        &world.endpoint_slices
+    }
+
+    fn changed(world: &World, change: &Change<EndpointSlice>) {
+        for slice in [&change.old, &change.new].into_iter().flatten() {
+            if let Some(service) = endpoints::service_of(slice) {
+                world.endpoints_queue.add((key_of(&slice.metadata).0, service.to_string()));
+            }
+        }
+    }
+}
+
+impl Tracked for Namespace {
+    const NAMESPACED: bool = false;
+
+    fn cache(world: &World) -> &Cache<Namespace> {
+        &world.namespaces
+    }
+
+    fn changed(world: &World, change: &Change<Namespace>) {
+        if let Some(namespace) = &change.new {
+            let name = key_of(&namespace.metadata).1;
+            if namespace.metadata.deletion_timestamp.is_some() {
+                world.namespace_queue.add(name);
+            } else {
+                world.service_account_queue.add(name);
+            }
+        }
+    }
+}
+
+impl Tracked for ServiceAccount {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<ServiceAccount> {
+        &world.service_accounts
+    }
+
+    fn changed(world: &World, change: &Change<ServiceAccount>) {
+        if let Change { old: Some(account), new: None } = change {
+            world.service_account_queue.add(key_of(&account.metadata).0);
+        }
+    }
+}
+
+impl Tracked for ConfigMap {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<ConfigMap> {
+        &world.config_maps
+    }
+
+    fn changed(world: &World, change: &Change<ConfigMap>) {
+        let map = change.new.as_ref().or(change.old.as_ref());
+        if let Some(map) = map.filter(|map| map.metadata.name.as_deref() == Some(service_account::ROOT_CA)) {
+            world.service_account_queue.add(key_of(&map.metadata).0);
+        }
+    }
+}
+
+impl Tracked for Node {
+    const NAMESPACED: bool = false;
+
+    fn cache(world: &World) -> &Cache<Node> {
+        &world.nodes
+    }
+
+    fn changed(world: &World, change: &Change<Node>) {
+        if let Some(node) = &change.new {
+            world.node_queue.add(key_of(&node.metadata).1);
+        }
+    }
 }

@@ -1,0 +1,63 @@
+//! Gives every namespace its ServiceAccount `default` and the cluster's certificate authority in a ConfigMap
+//! (`pkg/controller/serviceaccount/serviceaccounts_controller.go`, `pkg/controller/certificates/rootcacertpublisher`).
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PostParams};
+
+use super::{Error, World};
+
+pub(super) const ROOT_CA: &str = "kube-root-ca.crt";
+
+const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
+    endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across \
+    distributions of Kubernetes clusters.";
+
+pub(super) async fn sync(world: &World, namespace: String) -> Result<Option<Duration>, Error> {
+    let known = world.namespaces.get(&(String::new(), namespace.clone()));
+    if known.is_none_or(|known| known.metadata.deletion_timestamp.is_some()) {
+        return Ok(None);
+    }
+    if world.service_accounts.get(&(namespace.clone(), "default".to_string())).is_none() {
+        let account = ServiceAccount { metadata: named("default", &namespace), ..ServiceAccount::default() };
+        let api: Api<ServiceAccount> = Api::namespaced(world.client.clone(), &namespace);
+        match api.create(&PostParams::default(), &account).await {
+            Ok(account) => world.saw(account),
+            Err(error) => exists_is_fine(error)?,
+        }
+    }
+    let data = [("ca.crt".to_string(), world.root_ca.clone())].into();
+    let api: Api<ConfigMap> = Api::namespaced(world.client.clone(), &namespace);
+    match world.config_maps.get(&(namespace.clone(), ROOT_CA.to_string())) {
+        Some(map) if map.data.as_ref() == Some(&data) => {}
+        Some(map) => {
+            let changed = ConfigMap { data: Some(data), ..(*map).clone() };
+            world.saw(api.replace(ROOT_CA, &PostParams::default(), &changed).await?);
+        }
+        None => {
+            let mut metadata = named(ROOT_CA, &namespace);
+            metadata.annotations =
+                Some([("kubernetes.io/description".to_string(), DESCRIPTION.to_string())].into());
+            let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+            match api.create(&PostParams::default(), &map).await {
+                Ok(map) => world.saw(map),
+                Err(error) => exists_is_fine(error)?,
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn named(name: &str, namespace: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.into()), namespace: Some(namespace.into()), ..ObjectMeta::default() }
+}
+
+/// The watch will show it.
+fn exists_is_fine(error: kube::Error) -> Result<(), Error> {
+    match error {
+        kube::Error::Api(status) if status.reason == "AlreadyExists" => Ok(()),
+        error => Err(error.into()),
+    }
+}

@@ -1,0 +1,165 @@
+//! The watches that feed the caches and the graph of owners: one per kind the server has.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::stream::StreamExt as _;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::discovery::{Discovery, Scope, verbs};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::World;
+use super::cache::{Cache, Change, Key, key_of};
+
+/// A kind the controllers look into; of all others only the metadata is kept.
+pub(super) trait Tracked:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+    const NAMESPACED: bool;
+    fn cache(world: &World) -> &Cache<Self>;
+    /// Who has to look.
+    fn changed(world: &World, change: &Change<Self>);
+}
+
+/// Pauses between attempts to learn what kinds there are, while the server starts.
+const DISCOVERY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// The watching, to be run, and a future that is done when every kind was listed once.
+pub(super) async fn start(world: &Arc<World>) -> (BoxFuture<'static, ()>, BoxFuture<'static, ()>) {
+    let kinds = discover(&world.client).await;
+    let (listed, mut progress) = watch::channel(0usize);
+    let mut watches: Vec<BoxFuture<'static, ()>> = Vec::new();
+    let mut typed = BTreeSet::new();
+    macro_rules! tracked {
+        ($($kind:ty),*) => {$(
+            let resource = ApiResource::erase::<$kind>(&());
+            let id = (resource.group.clone(), resource.kind.clone());
+            if kinds.iter().any(|(known, _)| (&known.group, &known.kind) == (&id.0, &id.1)) {
+                watches.push(follow::<$kind>(world.clone(), listed.clone()).boxed());
+            }
+            typed.insert(id);
+        )*};
+    }
+    tracked!(Pod, ReplicaSet, Deployment, Service, EndpointSlice, Namespace, ServiceAccount, ConfigMap, Node);
+    for (resource, namespaced) in kinds {
+        if !typed.contains(&(resource.group.clone(), resource.kind.clone())) {
+            watches.push(follow_metadata(world.clone(), resource, namespaced, listed.clone()).boxed());
+        }
+    }
+    let all = watches.len();
+    let watching = async move {
+        join_all(watches.into_iter().map(tokio::spawn)).await;
+    };
+    let synced = async move {
+        // An error means that no watch is left to count.
+        let _ = progress.wait_for(|listed| *listed >= all).await;
+    };
+    (watching.boxed(), synced.boxed())
+}
+
+/// All kinds that can be listed, watched and deleted, but events: they own nothing and nobody owns them.
+async fn discover(client: &Client) -> Vec<(ApiResource, bool)> {
+    loop {
+        let Ok(discovery) = Discovery::new(client.clone()).run().await else {
+            tokio::time::sleep(DISCOVERY_PAUSE).await;
+            continue;
+        };
+        let mut kinds = Vec::new();
+        for group in discovery.groups() {
+            for (resource, capabilities) in group.recommended_resources() {
+                let needed = [verbs::LIST, verbs::WATCH, verbs::DELETE];
+                if needed.iter().all(|verb| capabilities.supports_operation(verb)) && resource.kind != "Event"
+                {
+                    kinds.push((resource, capabilities.scope == Scope::Namespaced));
+                }
+            }
+        }
+        return kinds;
+    }
+}
+
+/// Tells the count when the first list is complete.
+struct Listed {
+    count: watch::Sender<usize>,
+    is_told: bool,
+}
+
+impl Listed {
+    fn tell(&mut self) {
+        if !self.is_told {
+            self.is_told = true;
+            self.count.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+async fn follow<K: Tracked>(world: Arc<World>, count: watch::Sender<usize>) {
+    let mut listed = Listed { count, is_told: false };
+    let mut brought: HashSet<Key> = HashSet::new();
+    let api: Api<K> = Api::all(world.client.clone());
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        // An error is followed by a new attempt, after a pause that grows.
+        let Ok(event) = event else { continue };
+        match event {
+            watcher::Event::Apply(object) => world.saw(object),
+            watcher::Event::Delete(object) => world.lost::<K>(object.meta()),
+            watcher::Event::Init => brought.clear(),
+            watcher::Event::InitApply(object) => {
+                brought.insert(key_of(object.meta()));
+                world.saw(object);
+            }
+            watcher::Event::InitDone => {
+                for key in K::cache(&world).keys().difference(&brought) {
+                    if let Some(object) = K::cache(&world).get(key) {
+                        world.lost::<K>(object.meta());
+                    }
+                }
+                brought.clear();
+                listed.tell();
+            }
+        }
+    }
+}
+
+async fn follow_metadata(
+    world: Arc<World>,
+    resource: ApiResource,
+    namespaced: bool,
+    count: watch::Sender<usize>,
+) {
+    let mut listed = Listed { count, is_told: false };
+    let mut brought: HashSet<String> = HashSet::new();
+    let api: Api<DynamicObject> = Api::all_with(world.client.clone(), &resource);
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        let Ok(event) = event else { continue };
+        match event {
+            watcher::Event::Apply(object) => world.saw_meta(&resource, namespaced, &object.metadata),
+            watcher::Event::Delete(object) => world.lost_meta(&object.metadata),
+            watcher::Event::Init => brought.clear(),
+            watcher::Event::InitApply(object) => {
+                brought.insert(object.uid().unwrap_or_default());
+                world.saw_meta(&resource, namespaced, &object.metadata);
+            }
+            watcher::Event::InitDone => {
+                let known = world.graph().of_resource(&resource);
+                for (uid, namespace) in known.into_iter().filter(|(uid, _)| !brought.contains(uid)) {
+                    let namespace = (!namespace.is_empty()).then_some(namespace);
+                    world.lost_meta(&ObjectMeta { uid: Some(uid), namespace, ..ObjectMeta::default() });
+                }
+                brought.clear();
+                listed.tell();
+            }
+        }
+    }
+}
