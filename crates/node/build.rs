@@ -36,7 +36,17 @@ fn main() {
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     let status = cargo
         .current_dir(&workspace)
-        .args(["build", "--release", "--locked", "--quiet", "--package", "keeper", "--package", "toolbox", "--bins"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--package",
+            "keeper",
+            "--package",
+            "toolbox",
+            "--bins",
+        ])
         .args(["--target", &target, "--target-dir"])
         .arg(&directory)
         .env(flags, "-C target-feature=+crt-static -C relocation-model=static")

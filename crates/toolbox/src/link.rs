@@ -29,7 +29,9 @@ fn create(name: &str) -> io::Result<()> {
     // NETLINK_ROUTE is protocol 0.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     let kind = attribute(IFLA_INFO_KIND, b"veth");
-    let attributes = [attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat()), attribute(IFLA_LINKINFO, &kind)].concat();
+    let attributes =
+        [attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat()), attribute(IFLA_LINKINFO, &kind)]
+            .concat();
     // struct nlmsghdr, then an ifinfomsg of zeros: any index, no flags.
     let length = u32::try_from(16 + 16 + attributes.len()).map_err(io::Error::other)?;
     let mut message = Vec::new();

@@ -45,15 +45,27 @@ const fn command(name: &'static str, usage: &'static str, run: fn(&[String]) -> 
 const COMMANDS: &[Command] = &[
     command("alloc", "MB: touch so much memory, then wait", process::alloc),
     command("cat", "FILE…: print files", files::cat),
-    command("connect", "HOST PORT [--udp] [--timeout MS] [--get PATH]: 0 connected, 1 refused, 2 timed out, 3 unreachable", net::connect),
+    command(
+        "connect",
+        "HOST PORT [--udp] [--timeout MS] [--get PATH]: 0 connected, 1 refused, 2 timed out, 3 unreachable",
+        net::connect,
+    ),
     command("echo", "WORD…: print them", files::echo),
     command("env", ": print the environment", show::env),
     command("exit", "CODE", process::exit),
     command("false", ": exit 1", |_| Ok(1)),
-    command("fork-bomb", "COUNT: start so many processes that sleep, say how many could be", process::fork_bomb),
+    command(
+        "fork-bomb",
+        "COUNT: start so many processes that sleep, say how many could be",
+        process::fork_bomb,
+    ),
     command("hostname", ": print it", show::hostname),
     command("id", ": print uid, gid, groups and effective ids", show::id),
-    command("ipc", "create NAME | ls: POSIX message queues and SysV objects of the IPC namespace", process::ipc),
+    command(
+        "ipc",
+        "create NAME | ls: POSIX message queues and SysV objects of the IPC namespace",
+        process::ipc,
+    ),
     command("kill", "PID [SIGNAL]: 15 if not given", process::kill),
     command("ls", "[PATH…]: mode, owner, group, name", files::ls),
     command("mkdir", "PATH…", files::mkdir),
@@ -62,7 +74,11 @@ const COMMANDS: &[Command] = &[
     command("read", "FILE: print it", files::cat),
     command("rm", "FILE…: remove files", files::rm),
     command("serve", "PORT… [--udp PORT…]: HTTP, and echo for what is not HTTP", net::serve),
-    command("setuid-test", ": run /bin/setuid-tool id; 0 if that gave root, 1 if it did not", process::setuid_test),
+    command(
+        "setuid-test",
+        ": run /bin/setuid-tool id; 0 if that gave root, 1 if it did not",
+        process::setuid_test,
+    ),
     command("shm", "write NAME TEXT | read NAME: a file in /dev/shm", process::shm),
     command("show", "[KEY…]: what the kernel says of this process, as JSON", show::show),
     command("signal-echo", ": print each signal that comes; SIGTERM ends it with 0", process::signal_echo),
@@ -75,7 +91,8 @@ fn main() -> ExitCode {
     let mut args = env::args_os();
     let called: OsString = args.next().unwrap_or_default();
     let mut args: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let name = Path::new(&called).file_name().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+    let name =
+        Path::new(&called).file_name().map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
     let mut command = name.and_then(|name| COMMANDS.iter().find(|command| command.name == name));
     if command.is_none() && !args.is_empty() {
         let first = args.remove(0);

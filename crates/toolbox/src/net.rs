@@ -38,7 +38,8 @@ pub fn serve(args: &[String]) -> Outcome {
 
 /// Both families where there is IPv6, else IPv4.
 fn bind_tcp(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
+    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
 }
 
 fn bind_udp(port: u16) -> io::Result<UdpSocket> {
@@ -141,7 +142,8 @@ pub fn connect(args: &[String]) -> Outcome {
     let port: u16 = port.parse().map_err(|_| Failure::Usage("the port is a number"))?;
     let addresses = resolve::addresses(host).map_err(failed(format!("resolve {host}")))?;
     let address = SocketAddr::new(*addresses.first().ok_or(Failure::Usage("a host with an address"))?, port);
-    let result = if udp { ask_udp(address, timeout) } else { ask_tcp(address, timeout, get.map(String::as_str)) };
+    let result =
+        if udp { ask_udp(address, timeout) } else { ask_tcp(address, timeout, get.map(String::as_str)) };
     match result {
         Ok(text) => say(&text).map(|()| 0),
         Err(error) => {

@@ -80,8 +80,11 @@ pub fn exit(args: &[String]) -> Outcome {
 pub fn kill(args: &[String]) -> Outcome {
     let number = |at: usize| args.get(at).and_then(|word| word.parse::<i32>().ok());
     let pid = number(0).and_then(Pid::from_raw).ok_or(Failure::Usage("a process id"))?;
-    let signal = Signal::from_named_raw(number(1).unwrap_or(15)).ok_or(Failure::Usage("a signal's number"))?;
-    kill_process(pid, signal).map_err(io::Error::from).map_err(failed(format!("kill {}", pid.as_raw_nonzero())))?;
+    let signal =
+        Signal::from_named_raw(number(1).unwrap_or(15)).ok_or(Failure::Usage("a signal's number"))?;
+    kill_process(pid, signal)
+        .map_err(io::Error::from)
+        .map_err(failed(format!("kill {}", pid.as_raw_nonzero())))?;
     Ok(0)
 }
 
@@ -131,7 +134,11 @@ pub fn fork_bomb(args: &[String]) -> Outcome {
             }
         }
     }
-    say(&format!("started {} of {wanted}{}", children.len(), why.map_or(String::new(), |error| format!(": {error}"))))?;
+    say(&format!(
+        "started {} of {wanted}{}",
+        children.len(),
+        why.map_or(String::new(), |error| format!(": {error}"))
+    ))?;
     let complete = children.len() == wanted;
     for mut child in children {
         child.kill().and_then(|()| child.wait()).map_err(failed("kill a child"))?;
@@ -163,18 +170,27 @@ pub fn shm(args: &[String]) -> Outcome {
 pub fn ipc(args: &[String]) -> Outcome {
     match args {
         [verb, name] if verb == "create" => {
-            fs::File::create_new(format!("/dev/mqueue/{name}")).map_err(failed(format!("/dev/mqueue/{name}")))?;
+            fs::File::create_new(format!("/dev/mqueue/{name}"))
+                .map_err(failed(format!("/dev/mqueue/{name}")))?;
             say(&format!("created queue {name}")).map(|()| 0)
         }
         [verb] if verb == "ls" => {
             for entry in fs::read_dir("/dev/mqueue").map_err(failed("/dev/mqueue"))? {
-                say(&format!("queue {}", entry.map_err(failed("/dev/mqueue"))?.file_name().to_string_lossy()))?;
+                say(&format!(
+                    "queue {}",
+                    entry.map_err(failed("/dev/mqueue"))?.file_name().to_string_lossy()
+                ))?;
             }
             for kind in ["shm", "sem", "msg"] {
-                let list = fs::read_to_string(format!("/proc/sysvipc/{kind}")).map_err(failed("/proc/sysvipc"))?;
+                let list =
+                    fs::read_to_string(format!("/proc/sysvipc/{kind}")).map_err(failed("/proc/sysvipc"))?;
                 for line in list.lines().skip(1) {
                     let mut words = line.split_whitespace();
-                    say(&format!("{kind} key={} id={}", words.next().unwrap_or("?"), words.next().unwrap_or("?")))?;
+                    say(&format!(
+                        "{kind} key={} id={}",
+                        words.next().unwrap_or("?"),
+                        words.next().unwrap_or("?")
+                    ))?;
                 }
             }
             Ok(0)

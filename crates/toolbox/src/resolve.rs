@@ -76,7 +76,9 @@ fn ask(server: IpAddr, name: &str) -> io::Result<Vec<IpAddr>> {
     let mut query = vec![0x43, 0x66, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         let length = u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length));
-        query.push(length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a label of 1 to 63 bytes"))?);
+        query.push(
+            length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a label of 1 to 63 bytes"))?,
+        );
         query.extend_from_slice(label.as_bytes());
     }
     query.extend_from_slice(&[0, 0, 1, 0, 1]);

@@ -71,9 +71,8 @@ pub fn show(args: &[String]) -> Outcome {
     fields.push(("cwd", string(&env::current_dir().map_err(failed("getcwd"))?.to_string_lossy())));
     let args_of_process: Vec<String> = env::args_os().map(|arg| string(&arg.to_string_lossy())).collect();
     fields.push(("args", format!("[{}]", args_of_process.join(","))));
-    let variables = env::vars_os().map(|(name, value)| {
-        (name.to_string_lossy().into_owned(), string(&value.to_string_lossy()))
-    });
+    let variables = env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), string(&value.to_string_lossy())));
     fields.push(("env", object(variables)));
     fields.push(("namespaces", namespaces()?));
     fields.push(("mounts", mounts()?));
@@ -96,7 +95,8 @@ fn read(path: &str) -> Result<String, Failure> {
 fn namespaces() -> Result<String, Failure> {
     let mut found = Vec::new();
     for name in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
-        let link = fs::read_link(format!("/proc/self/ns/{name}")).map_err(failed(format!("/proc/self/ns/{name}")))?;
+        let link = fs::read_link(format!("/proc/self/ns/{name}"))
+            .map_err(failed(format!("/proc/self/ns/{name}")))?;
         let text = link.to_string_lossy().into_owned();
         let inode: String = text.chars().filter(char::is_ascii_digit).collect();
         found.push((name.to_owned(), inode));
@@ -131,8 +131,12 @@ fn mounts() -> Result<String, Failure> {
 /// Names of the network namespace's links.
 fn links() -> Result<String, Failure> {
     let text = read("/proc/self/net/dev")?;
-    let names: Vec<String> =
-        text.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| string(name.trim())).collect();
+    let names: Vec<String> = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| string(name.trim()))
+        .collect();
     Ok(format!("[{}]", names.join(",")))
 }
 

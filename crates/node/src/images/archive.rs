@@ -93,12 +93,8 @@ impl ImageStore {
             let path = path.clone();
             move |error| LoadError::System { call, path, error }
         };
-        let mut file = File::options()
-            .create_new(true)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(failed("open"))?;
+        let mut file =
+            File::options().create_new(true).read(true).write(true).open(&path).map_err(failed("open"))?;
         let content = blob::decompress(reader).map_err(failed("read"))?;
         let copied = io::copy(&mut content.take(MAX_ARCHIVE + 1), &mut file).map_err(failed("write"))?;
         if copied > MAX_ARCHIVE {
@@ -227,14 +223,18 @@ struct Tar {
 
 #[derive(Clone)]
 enum Member {
-    File { offset: u64, size: u64 },
+    File {
+        offset: u64,
+        size: u64,
+    },
     /// Older docker archives store equal layers once, and links to them.
     Link(PathBuf),
 }
 
 impl Source {
     fn tar(file: File, stage: Option<Staged>) -> Result<Self, LoadError> {
-        let mut archive = Archive::new(io::BufReader::with_capacity(64 << 10, Positioned { file: &file, at: 0 }));
+        let mut archive =
+            Archive::new(io::BufReader::with_capacity(64 << 10, Positioned { file: &file, at: 0 }));
         let mut members = HashMap::new();
         while let Some(entry) = archive.next()? {
             let name = beneath(&entry.name)?;
@@ -290,9 +290,10 @@ impl Source {
 
     fn document(&self, name: &str) -> Result<Vec<u8>, LoadError> {
         let mut content = Vec::new();
-        self.open(name)?.take(MAX_DOCUMENT + 1).read_to_end(&mut content).map_err(|error| {
-            LoadError::System { call: "read", path: PathBuf::from(name), error }
-        })?;
+        self.open(name)?
+            .take(MAX_DOCUMENT + 1)
+            .read_to_end(&mut content)
+            .map_err(|error| LoadError::System { call: "read", path: PathBuf::from(name), error })?;
         if content.len() as u64 > MAX_DOCUMENT {
             return Err(LoadError::TooLarge { name: name.to_owned() });
         }

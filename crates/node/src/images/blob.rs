@@ -14,7 +14,11 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|nibble| char::from_digit(nibble.into(), 16))
+        .collect()
 }
 
 /// The hexadecimal part of `sha256:<64 lower case digits>`: None for anything else, so that what an archive or a
@@ -99,7 +103,8 @@ impl<R: BufRead> Zstd<R> {
             match self.decoder.init(&mut self.reader) {
                 Ok(()) => return Ok(true),
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length, ..
+                    length,
+                    ..
                 })) => {
                     let length = u64::from(length);
                     if io::copy(&mut self.reader.by_ref().take(length), &mut io::sink())? != length {

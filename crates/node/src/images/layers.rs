@@ -25,7 +25,11 @@ use super::{
 
 impl ImageStore {
     /// The layers' names, top first and each once, and the bytes of them all.
-    pub(super) fn add_layers(&self, diff_ids: &[String], layers: &[NewLayer<'_>]) -> Result<(Vec<String>, u64), StoreError> {
+    pub(super) fn add_layers(
+        &self,
+        diff_ids: &[String],
+        layers: &[NewLayer<'_>],
+    ) -> Result<(Vec<String>, u64), StoreError> {
         // In order of their names, so that two processes cannot wait for each other.
         let unique: BTreeSet<&str> = diff_ids.iter().filter_map(|id| blob::hex_of(id)).collect();
         let missing = |store: &Self| -> Vec<&str> {
@@ -49,8 +53,7 @@ impl ImageStore {
                 .map(|_| {
                     scope.spawn(|| {
                         let mut done = Vec::new();
-                        while let Some((hex, diff_id, layer)) =
-                            jobs.get(next.fetch_add(1, Ordering::Relaxed))
+                        while let Some((hex, diff_id, layer)) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
                         {
                             done.push((*hex, self.unpack(diff_id, layer)));
                         }
@@ -123,7 +126,11 @@ impl ImageStore {
         if names.is_empty() {
             // An image of no layers (`FROM scratch`): overlayfs wants one.
             let empty = self.dir.join("layers/empty");
-            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&empty).map_err(failed("mkdir", &empty))?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&empty)
+                .map_err(failed("mkdir", &empty))?;
             names.push("empty".to_owned());
         }
         let mut size = 0;
@@ -134,14 +141,18 @@ impl ImageStore {
     }
 
     fn unpack(&self, diff_id: &str, layer: &NewLayer<'_>) -> Result<(Staged, Unpacked), StoreError> {
-        let wrong = |error: io::Error| StoreError::Layer { diff_id: diff_id.to_owned(), error: super::tar::TarError::Io(error).into() };
+        let wrong = |error: io::Error| StoreError::Layer {
+            diff_id: diff_id.to_owned(),
+            error: super::tar::TarError::Io(error).into(),
+        };
         let stage = self.stage(blob::hex_of(diff_id).unwrap_or_default())?;
         let path = stage.path.join("layer");
         std::fs::DirBuilder::new().mode(0o755).create(&path).map_err(failed("mkdir", &path))?;
         let root = fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| failed("open", &path)(error.into()))?;
         // umask may have taken bits away; without an entry of its own the root is 0755.
-        fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(|error| failed("fchmod", &path)(error.into()))?;
+        fs::fchmod(&root, Mode::from_raw_mode(0o755))
+            .map_err(|error| failed("fchmod", &path)(error.into()))?;
         let raw = (layer.open)().map_err(wrong)?;
         let limit = self.limits.bytes;
         let mut blob = Hashing::new(raw, limit);
@@ -196,7 +207,8 @@ fn borrow_from_below(layer: &Path, unpacked: &Unpacked, below: &[PathBuf]) -> Re
                 FileType::Directory => {
                     let root = open_layer(layer)?;
                     let system = |call| move |error| UnpackError::System { call, path: dir.clone(), error };
-                    let own = open_beneath(&root, dir, OFlags::RDONLY | OFlags::DIRECTORY).map_err(system("openat2"))?;
+                    let own = open_beneath(&root, dir, OFlags::RDONLY | OFlags::DIRECTORY)
+                        .map_err(system("openat2"))?;
                     let (uid, gid) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
                     fs::fchown(&own, Some(uid), Some(gid)).map_err(system("fchown"))?;
                     fs::fchmod(&own, Mode::from_raw_mode(stat.st_mode)).map_err(system("fchmod"))?;
@@ -243,7 +255,8 @@ fn copy_from(lower: &Path, target: &Path, layer: &Path, name: &Path) -> Result<(
     let source = open_beneath(open_layer(lower)?, target, OFlags::RDONLY).map_err(system("openat2"))?;
     let stat = fs::fstat(&source).map_err(system("fstat"))?;
     let parent = name.parent().unwrap_or(Path::new(""));
-    let dir = open_beneath(open_layer(layer)?, parent, OFlags::RDONLY | OFlags::DIRECTORY).map_err(system("openat2"))?;
+    let dir = open_beneath(open_layer(layer)?, parent, OFlags::RDONLY | OFlags::DIRECTORY)
+        .map_err(system("openat2"))?;
     let file_name = name.file_name().unwrap_or_default();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let copy = fs::openat(&dir, file_name, flags, Mode::from_raw_mode(0o600)).map_err(system("openat"))?;

@@ -132,7 +132,8 @@ fn look_up(layers: &[PathBuf], path: &Path) -> Result<Found, FileError> {
 }
 
 fn is_opaque(root: &OwnedFd, path: &Path) -> Result<bool, FileError> {
-    let dir = open_beneath(root, path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed("openat2", path))?;
+    let dir =
+        open_beneath(root, path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed("openat2", path))?;
     let mut value = [0_u8; 8];
     match fs::fgetxattr(&dir, "trusted.overlay.opaque", &mut value) {
         Ok(length) => Ok(value.get(..length) == Some(b"y")),
@@ -160,5 +161,9 @@ fn content(root: &OwnedFd, path: &Path, limit: usize) -> Result<Vec<u8>, FileErr
 }
 
 fn failed(call: &'static str, path: &Path) -> impl Fn(Errno) -> FileError {
-    move |error| FileError::System { call, path: PathBuf::from(OsString::from_vec(path.as_os_str().as_bytes().to_vec())), error: error.into() }
+    move |error| FileError::System {
+        call,
+        path: PathBuf::from(OsString::from_vec(path.as_os_str().as_bytes().to_vec())),
+        error: error.into(),
+    }
 }

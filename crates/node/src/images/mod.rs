@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::image::ImageConfiguration;
 
+pub(crate) use self::watch::register;
 pub use self::{
     archive::LoadError,
     merged::FileError,

@@ -75,7 +75,12 @@ impl ImageRef {
         }
         // Kubernetes' applyDefaultImageTag: latest, where there is neither a tag nor a digest.
         let tag = tag.or_else(|| digest.is_none().then_some("latest"));
-        Ok(Self { domain, path: path.to_owned(), tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) })
+        Ok(Self {
+            domain,
+            path: path.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest: digest.map(str::to_owned),
+        })
     }
 
     /// The registry's host and port.
@@ -169,9 +174,9 @@ fn is_path(path: &str) -> bool {
         if !bytes.first().is_some_and(word) || !bytes.last().is_some_and(word) {
             return false;
         }
-        bytes
-            .split(word)
-            .all(|between| matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-'))
+        bytes.split(word).all(|between| {
+            matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-')
+        })
     })
 }
 

@@ -155,7 +155,11 @@ impl ImageStore {
         self.resolve(name).map_err(inspect)?.ok_or_else(|| failed(PullError::NotFound(full.clone())))
     }
 
-    async fn pull(&self, name: &ImageRef, mut progress: impl FnMut(PullEvent) + Send) -> Result<(), PullError> {
+    async fn pull(
+        &self,
+        name: &ImageRef,
+        mut progress: impl FnMut(PullEvent) + Send,
+    ) -> Result<(), PullError> {
         progress(PullEvent::Resolving);
         let remote = Remote::new(name);
         let (body, digest) = remote.manifest(name.digest()).await?;
@@ -249,9 +253,15 @@ impl Remote {
     }
 
     /// The manifest for this machine, from itself or from an index.
-    async fn for_this_platform(&self, body: Vec<u8>, digest: &str) -> Result<(Vec<u8>, ImageManifest), PullError> {
-        let parse_error =
-            |digest: &str| { let digest = digest.to_owned(); move |error: serde_json::Error| PullError::Document { digest, error: error.to_string() } };
+    async fn for_this_platform(
+        &self,
+        body: Vec<u8>,
+        digest: &str,
+    ) -> Result<(Vec<u8>, ImageManifest), PullError> {
+        let parse_error = |digest: &str| {
+            let digest = digest.to_owned();
+            move |error: serde_json::Error| PullError::Document { digest, error: error.to_string() }
+        };
         let kind: MediaType = serde_json::from_slice(&body).map_err(parse_error(digest))?;
         let (body, digest) = if kind.is_index() {
             let index: ImageIndex = serde_json::from_slice(&body).map_err(parse_error(digest))?;

@@ -14,8 +14,7 @@ use rustix::fs::{self, FlockOperation};
 use rustix::io::Errno;
 
 use super::{
-    Image, ImageName, ImageSummary, ImageWatch,
-    blob,
+    Image, ImageName, ImageSummary, ImageWatch, blob,
     index::{self, INDEX, Index, Name, Record},
     name::{ImageRef, NameError},
     unpack::{Limits, UnpackError},
@@ -92,10 +91,17 @@ impl ImageStore {
         let dir = dir.as_ref();
         for sub in ["", "locks", "blobs/sha256", "layers", "staging"] {
             let path = dir.join(sub);
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed("mkdir", &path))?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(failed("mkdir", &path))?;
         }
-        let store =
-            Self { dir: dir.into(), limits: Limits::default(), cache: Arc::new(Mutex::new(Cache::default())) };
+        let store = Self {
+            dir: dir.into(),
+            limits: Limits::default(),
+            cache: Arc::new(Mutex::new(Cache::default())),
+        };
         store.clear_staging()?;
         Ok(store)
     }
@@ -186,7 +192,9 @@ impl ImageStore {
             let aside = staged.path.join("layer");
             let path = self.dir.join("layers").join(&layer);
             match std::fs::rename(&path, &aside) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("rename", &path)(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("rename", &path)(error));
+                }
                 _ => drop(staged),
             }
         }
@@ -271,10 +279,13 @@ impl ImageStore {
                 config
             }
         };
-        let names: Vec<&String> = index.names.iter().filter(|(_, name)| name.id == id).map(|(key, _)| key).collect();
+        let names: Vec<&String> =
+            index.names.iter().filter(|(_, name)| name.id == id).map(|(key, _)| key).collect();
         Ok(Image {
             id: id.to_owned(),
-            pinned: pinned.unwrap_or_else(|| names.iter().any(|name| index.names.get(*name).is_some_and(|name| name.pinned))),
+            pinned: pinned.unwrap_or_else(|| {
+                names.iter().any(|name| index.names.get(*name).is_some_and(|name| name.pinned))
+            }),
             names: names.into_iter().cloned().collect(),
             repo_digests: digests_of(index, id),
             config,

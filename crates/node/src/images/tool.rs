@@ -13,8 +13,27 @@ pub const TOOL_IMAGE: &str = "cofferdam/tool:latest";
 
 /// The names under which the program acts as that command: links in `/bin`.
 const COMMANDS: &[&str] = &[
-    "alloc", "cat", "connect", "exit", "false", "fork-bomb", "id", "ipc", "kill", "ls", "mklink", "pids", "read", "serve",
-    "setuid-test", "show", "shm", "signal-echo", "sleep", "true", "write",
+    "alloc",
+    "cat",
+    "connect",
+    "exit",
+    "false",
+    "fork-bomb",
+    "id",
+    "ipc",
+    "kill",
+    "ls",
+    "mklink",
+    "pids",
+    "read",
+    "serve",
+    "setuid-test",
+    "show",
+    "shm",
+    "signal-echo",
+    "sleep",
+    "true",
+    "write",
 ];
 
 const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/tool\nguest:x:405:100:guest:/dev/null:/sbin/nologin\n\
@@ -56,7 +75,8 @@ fn archive(name: &str, entrypoint: &[&str], command: &[&str]) -> Vec<u8> {
     })
     .to_string();
     let config_name = format!("{}.json", blob::digest(config.as_bytes()).trim_start_matches("sha256:"));
-    let manifest = json!([{ "Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"] }]).to_string();
+    let manifest =
+        json!([{ "Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"] }]).to_string();
     let mut tar = Tar::default();
     tar.file(&config_name, 0o644, config.as_bytes());
     tar.file("layer.tar", 0o644, &layer);

@@ -92,7 +92,13 @@ const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
 /// Unpacks the archive that `reader` gives into the empty directory `root`.
 pub(super) fn unpack(reader: impl Read, root: &OwnedFd, limits: Limits) -> Result<Unpacked, UnpackError> {
-    let mut layer = Layer { root, parent: None, whiteouts: BTreeSet::new(), times: BTreeMap::new(), done: Unpacked::default() };
+    let mut layer = Layer {
+        root,
+        parent: None,
+        whiteouts: BTreeSet::new(),
+        times: BTreeMap::new(),
+        done: Unpacked::default(),
+    };
     let mut archive = Archive::new(reader);
     let mut entries = 0;
     while let Some(entry) = archive.next()? {

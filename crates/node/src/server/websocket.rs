@@ -1,0 +1,206 @@
+//! Exec and attach over WebSocket, as `v5.channel.k8s.io` and `v4.channel.k8s.io` say: each binary message begins with
+//! the number of its channel. Version 5 adds the message `255, channel`: the client will send no more on it.
+
+use bytes::{Bytes, BytesMut};
+use futures::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use super::{
+    Body, Session, Wants, bad_request, full,
+    session::{Input, Output, pump},
+};
+
+/// In order of preference; the client's order decides.
+const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Clients send pieces of 32 KiB.
+const MAX_MESSAGE: usize = 4 << 20;
+/// How long a client gets to answer the closing frame.
+const CLOSING: std::time::Duration = std::time::Duration::from_secs(10);
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Whether the client asks for a WebSocket.
+pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+    has_word(headers, header::CONNECTION, "upgrade") && has_word(headers, header::UPGRADE, "websocket")
+}
+
+/// Whether a header's comma-separated list has a word, in any case.
+pub(super) fn has_word(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
+    words(headers, name).any(|found| found.eq_ignore_ascii_case(word))
+}
+
+fn words(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// Answers 101 and, once the connection is the client's, opens the session and carries it.
+pub(super) fn upgrade(
+    mut request: Request<Incoming>,
+    wants: Wants,
+    command: Vec<String>,
+    open: impl Future<Output = Result<Session, Box<Status>>> + Send + 'static,
+) -> Result<Response<Body>, Box<Status>> {
+    let headers = request.headers();
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .ok_or_else(|| bad_request("unable to upgrade: missing header Sec-WebSocket-Key"))?;
+    if !has_word(headers, header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(bad_request("unable to upgrade: Sec-WebSocket-Version must be 13"));
+    }
+    let protocol = words(headers, header::SEC_WEBSOCKET_PROTOCOL)
+        .find_map(|offered| PROTOCOLS.iter().find(|known| **known == offered))
+        .ok_or_else(|| {
+            bad_request(format!("unable to upgrade: unable to negotiate protocol: client supports {:?}, server accepts {PROTOCOLS:?}", words(headers, header::SEC_WEBSOCKET_PROTOCOL).collect::<Vec<_>>()))
+        })?;
+    let accept = derive_accept_key(key.as_bytes());
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // A client that went before the answer reached it.
+        let Ok(upgraded) = upgraded.await else { return };
+        let mut config = WebSocketConfig::default();
+        config.max_message_size = Some(MAX_MESSAGE);
+        config.max_frame_size = Some(MAX_MESSAGE);
+        let socket = Socket::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        carry(socket, wants, &command, open).await;
+    });
+    let mut response = Response::new(full(""));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
+}
+
+async fn carry(
+    socket: Socket,
+    wants: Wants,
+    command: &[String],
+    open: impl Future<Output = Result<Session, Box<Status>>>,
+) {
+    let (mut sink, mut stream) = socket.split();
+    // As the kubelet: an empty message tells the client that the connection is there.
+    let first = if wants.stdout {
+        STDOUT
+    } else if wants.stderr {
+        STDERR
+    } else {
+        ERROR
+    };
+    if sink.send(message(first, &Bytes::new())).await.is_err() {
+        return;
+    }
+    let (input_sender, input) = mpsc::channel(8);
+    let (output, output_receiver) = mpsc::channel(8);
+    let session = open.await;
+    let receiving = receive(&mut stream, input_sender);
+    let sending = send(sink, output_receiver);
+    tokio::pin!(receiving);
+    let work = async { tokio::join!(pump(session, command, input, output), sending) };
+    tokio::pin!(work);
+    tokio::select! {
+        _ = &mut work => {}
+        () = &mut receiving => {
+            // The client is gone, or has closed: the session notices by the end of its input.
+            work.await;
+            return;
+        }
+    }
+    // Until the client has closed too, so that what was sent last is not lost with the connection.
+    tokio::time::timeout(CLOSING, receiving).await.ok();
+}
+
+/// Passes on what comes, until the client closes.
+async fn receive(stream: &mut SplitStream<Socket>, input: mpsc::Sender<Input>) {
+    let mut input = Some(input);
+    while let Some(Ok(message)) = stream.next().await {
+        let data: Bytes = match message {
+            Message::Binary(data) => data,
+            Message::Text(text) => text.into(),
+            Message::Close(_) => {
+                input = None;
+                continue;
+            }
+            _ => continue,
+        };
+        let Some((channel, rest)) = data.split_first() else { continue };
+        let event = match *channel {
+            STDIN if rest.is_empty() => continue,
+            STDIN => Input::Stdin(data.slice(1..)),
+            CLOSE if rest == [STDIN] => Input::StdinEnd,
+            RESIZE => match serde_json::from_slice::<Size>(rest) {
+                Ok(size) => Input::Resize(size.width, size.height),
+                Err(_) => continue,
+            },
+            _ => continue,
+        };
+        if let Some(sender) = &input
+            && sender.send(event).await.is_err()
+        {
+            // The session is over; what still comes is read and dropped until the client has closed.
+            input = None;
+        }
+    }
+}
+
+/// client-go's `remotecommand.TerminalSize`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u16,
+    height: u16,
+}
+
+async fn send(mut sink: SplitSink<Socket, Message>, mut output: mpsc::Receiver<Output>) {
+    while let Some(event) = output.recv().await {
+        let sent = match &event {
+            Output::Stdout(bytes) => sink.send(message(STDOUT, bytes)).await,
+            Output::Stderr(bytes) => sink.send(message(STDERR, bytes)).await,
+            Output::Status(bytes) => sink.send(message(ERROR, bytes)).await,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    // The client may have closed first.
+    sink.send(Message::Close(Some(close))).await.ok();
+}
+
+fn message(channel: u8, bytes: &Bytes) -> Message {
+    let mut message = BytesMut::with_capacity(1 + bytes.len());
+    message.extend_from_slice(&[channel]);
+    message.extend_from_slice(bytes);
+    Message::Binary(message.freeze())
+}
