@@ -183,7 +183,12 @@ impl Socket {
         }
     }
 
+    /// From now on events of that group are queued.
     pub fn join(&self, group: Group) -> Result<(), NetlinkError> {
+        // A broadcast is not sent to the port that caused it, and the kernel itself is port 0, as a socket that was
+        // never bound.
+        rustix::net::bind(&self.fd, &netlink::SocketAddrNetlink::new(0, 0))
+            .map_err(|errno| NetlinkError::Call { call: "bind", errno })?;
         let number = match group {
             Group::Links => 1,
             Group::Nftables => 7,

@@ -28,6 +28,8 @@ impl Family {
 pub struct Table {
     /// `nft list` shows it; it can be given only when the table is made.
     pub comment: Option<String>,
+    /// NFT_TABLE_F_: 1 is dormant, so that none of its chains is in force.
+    pub flags: u32,
     pub sets: BTreeMap<String, Set>,
     pub chains: BTreeMap<String, Chain>,
 }
@@ -306,5 +308,11 @@ pub fn interval_elements(blocks: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>)
         }
     }
     close(open, &mut elements);
+    // `nft` begins every interval set with what is not in it.
+    if let Some(((first, false), _)) = elements.first_key_value()
+        && first.iter().any(|byte| *byte != 0)
+    {
+        elements.insert((vec![0; 4], true), Data::Nothing);
+    }
     elements
 }

@@ -5,7 +5,6 @@ use super::{decode, message_type};
 use crate::netlink::message::DUMP;
 use crate::netlink::{Attributes, Batch, Event, NetlinkError, Socket, attributes};
 
-const NEWTABLE: u16 = 0;
 const GETTABLE: u16 = 1;
 const GETCHAIN: u16 = 4;
 const GETRULE: u16 = 7;
@@ -71,14 +70,21 @@ fn list(
 /// Names of the tables of a family, with their comments.
 pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<(String, Option<String>)>, NetlinkError> {
     let mut names = Vec::new();
-    list(socket, "list tables", GETTABLE, DUMP, family.number(), |_| {}, |of, attrs| {
-        if of == family.number() {
-            let comment = attrs.get(6).and_then(decode::comment);
-            names.extend(attrs.str(1).map(|name| (name.to_string(), comment)));
-        }
-    })?;
-    let _: u16 = NEWTABLE;
+    list_tables(socket, family, |name, table| names.push((name.to_string(), table.comment)))?;
     Ok(names)
+}
+
+fn list_tables(
+    socket: &mut Socket,
+    family: Family,
+    mut take: impl FnMut(&str, Table),
+) -> Result<(), NetlinkError> {
+    list(socket, "list tables", GETTABLE, DUMP, family.number(), |_| {}, |of, attrs| {
+        if let Some(name) = attrs.str(1).filter(|_| of == family.number()) {
+            let comment = attrs.get(6).and_then(decode::comment);
+            take(name, Table { comment, flags: attrs.be32(2).unwrap_or(0), ..Table::default() });
+        }
+    })
 }
 
 /// A base chain of anyone.
@@ -133,10 +139,13 @@ pub fn rules_with_comment(
 /// A table with everything in it; None if there is none.
 pub fn table(socket: &mut Socket, family: Family, name: &str) -> Result<Option<Table>, NetlinkError> {
     let number = family.number();
-    let Some((_, comment)) = tables(socket, family)?.into_iter().find(|(table, _)| table == name) else {
-        return Ok(None);
-    };
-    let mut table = Table { comment, ..Table::default() };
+    let mut found = None;
+    list_tables(socket, family, |other, table| {
+        if other == name {
+            found = Some(table);
+        }
+    })?;
+    let Some(mut table) = found else { return Ok(None) };
     let in_table = |m: &mut Batch| m.attr_str(1, name);
     list(socket, "list chains", GETCHAIN, DUMP, number, |_| {}, |of, attrs| {
         if of == number && attrs.str(1) == Some(name)

@@ -194,12 +194,12 @@ impl Transaction {
     }
 
     /// From `old` to `new`, which differ in elements, rules, and chains and sets that come and go. Returns false, and
-    /// adds nothing, where a set's type, a chain's kind or the table's comment differ: replace the table whole then.
+    /// adds nothing, where a set's type, a chain's kind or the table's flags differ: replace the table whole then.
     pub fn change(&mut self, old: &Table, new: &Table) -> bool {
         let same_sets = new.sets.iter().all(|(n, set)| old.sets.get(n).is_none_or(|was| was.of == set.of));
         let same_chains =
             new.chains.iter().all(|(n, chain)| old.chains.get(n).is_none_or(|was| was.base == chain.base));
-        if !same_sets || !same_chains {
+        if !same_sets || !same_chains || old.flags != new.flags {
             return false;
         }
         let none = Elements::new();

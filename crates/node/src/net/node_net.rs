@@ -269,6 +269,9 @@ impl NodeNet {
             return Ok(vec![format!("there is no table {TABLE}")]);
         };
         let mut lines = Vec::new();
+        if is.flags != wanted.flags {
+            lines.push(format!("the table's flags are {}", is.flags));
+        }
         for name in is.sets.keys().chain(wanted.sets.keys()) {
             if is.sets.get(name) != wanted.sets.get(name) {
                 lines.push(format!("set {name} differs"));

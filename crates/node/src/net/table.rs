@@ -137,7 +137,7 @@ fn port_part(port: u16) -> [u8; 4] {
 /// Adds a node's rule set to its table.
 pub fn add_rule_set(table: &mut Table, rule_set: &ir::RuleSet) {
     for (name, set) in &rule_set.sets {
-        let elements = elements(&set.of, set.elements.iter());
+        let elements = elements(&set.elements);
         table.sets.insert(name.to_string(), Set { of: set_type(&set.of), elements });
     }
     for (name, chain) in &rule_set.chains {
@@ -158,11 +158,11 @@ pub fn put_change(transaction: &mut Transaction, change: &Change) {
     match change {
         Change::AddSet { name, of } => transaction.add_set(&name.0, &set_type(of)),
         Change::AddElements { set, elements: list } => {
-            let elements = loose_elements(list.iter());
+            let elements = elements(list);
             transaction.add_elements(&set.0, elements.iter().map(|((key, end), data)| (key.as_slice(), *end, data)));
         }
         Change::DeleteElements { set, elements: list } => {
-            let elements = loose_elements(list.iter());
+            let elements = elements(list);
             transaction.delete_elements(&set.0, elements.keys().map(|(key, end)| (key.as_slice(), *end)));
         }
         Change::AddChain { name, chain } => {
@@ -213,17 +213,7 @@ fn set_type(of: &ir::SetType) -> SetType {
     }
 }
 
-fn elements<'a>(of: &ir::SetType, list: impl Iterator<Item = &'a Element>) -> Elements {
-    match of.kind {
-        SetKind::Cidrs => {
-            let blocks: Vec<&Element> = list.collect();
-            loose_elements(blocks.into_iter())
-        }
-        SetKind::Pods | SetKind::NamedPort => loose_elements(list),
-    }
-}
-
-fn loose_elements<'a>(list: impl Iterator<Item = &'a Element>) -> Elements {
+fn elements<'a>(list: impl IntoIterator<Item = &'a Element>) -> Elements {
     let mut elements = Elements::new();
     let mut blocks: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
     for element in list {
