@@ -1,9 +1,22 @@
 //! The command line: arguments in, text out. Nothing is decided here.
 
+pub mod apply;
+pub mod delete;
+pub mod describe;
+mod describe_pod;
+mod duration;
+pub mod exec;
+pub mod get;
 mod images;
+pub mod logs;
+mod manifests;
 mod plan;
+mod pods;
+mod remote;
 mod status;
 mod table;
+mod terminal;
+mod three_way;
 
 use std::{
     io::{IsTerminal, Write},
