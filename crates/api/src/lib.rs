@@ -13,6 +13,7 @@ pub mod defaults;
 pub mod error;
 pub mod field;
 pub mod json;
+pub mod openapi;
 pub mod patch;
 pub mod printer;
 pub mod protobuf;
