@@ -39,7 +39,8 @@ pub enum Executable<'a> {
 /// Starts a keeper. The stream is its first client's connection (the keeper has it as its stdin) and blocking;
 /// nothing is asked yet: the first request must be `Sandbox`.
 ///
-/// The keeper makes its own session and outlives the caller; the caller reaps it while it lives.
+/// The keeper makes its own session and outlives the caller; the caller reaps it while it lives. It says on the caller's stderr why it ended
+/// where that was not asked for.
 ///
 /// # Errors
 /// The socket pair's or the program's.
@@ -55,7 +56,6 @@ pub fn start(executable: Executable<'_>) -> Result<(Child, UnixStream), ClientEr
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .spawn()
         .map_err(|error| ClientError::Spawn { path: path.display().to_string(), error })?;
     Ok((child, ours))

@@ -77,8 +77,9 @@ pub struct SandboxPlan {
     pub shm_size: Option<u64>,
     /// Where the keeper listens for further clients. An existing socket there is replaced.
     pub socket: PathBuf,
-    /// A directory of this keeper's own (made with mode 0700 if missing): exits are recorded here as
-    /// `exits/<container>_<attempt>.json` ([`ContainerState`]) and its own messages in `keeper.log`.
+    /// A directory of this keeper's own (made with mode 0700 if missing): each container is recorded here as
+    /// `containers/<container>_<attempt>.json` ([`ContainerState`], at its start and its exit), and containers' roots are mounted on it, in
+    /// their own mount namespaces only.
     pub state_dir: PathBuf,
 }
 
@@ -389,6 +390,7 @@ pub enum Event {
     /// `phase` is `Exited`. All of the container's output is in its log, and nothing of it runs any more.
     Exited(ContainerState),
     /// The log of a container could not be written: `lost` bytes are gone so far. Sent at the first failure and when writing works again.
+    /// Also when something of a container's end could not be cleaned up (`message` says what).
     LogTrouble {
         container: ContainerId,
         message: String,

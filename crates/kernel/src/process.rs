@@ -71,7 +71,7 @@ pub fn fork(args: &ForkArgs<'_>) -> Result<Fork, CallError> {
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<CloneArgs>()) };
     match i32::try_from(pid) {
         Ok(0) => Ok(Fork::Child),
-        Ok(raw_pid) => match Pid::from_raw(raw_pid).filter(|_| raw_pid > 0) {
+        Ok(raw_pid) => match Pid::from_raw(raw_pid.max(0)) {
             Some(pid) => {
                 // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor that nobody else owns.
                 Ok(Fork::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
@@ -234,7 +234,7 @@ fn wait(pid: i32, options: i32) -> Result<Option<(Pid, ChildStatus)>, CallError>
         let mut status = 0;
         // SAFETY: `status` is a valid place for the result.
         let found = unsafe { libc::waitpid(pid, &raw mut status, options) };
-        match Pid::from_raw(found).filter(|_| found > 0) {
+        match Pid::from_raw(found.max(0)) {
             Some(found) => return Ok(Some((found, ChildStatus::from_raw(status)))),
             None if found == 0 => return Ok(None),
             None => {
