@@ -10,6 +10,7 @@ use crate::field::ErrorList;
 mod metadata;
 mod objects;
 mod pods;
+mod random;
 
 /// `object` with the value at `pointer` put in or, where it is null, taken out. Parents are made as objects.
 fn with(mut object: Value, pointer: &str, value: Value) -> Value {
