@@ -117,6 +117,14 @@ impl Compiler {
 
     /// Takes any number of events; gives the steps of one transaction, in the order of [`super::ir::diff`].
     pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Change> {
+        // Only the last event of each object counts, so kinds may change places. In this order a first batch compiles
+        // each chain once, when its first pod comes.
+        let mut events: Vec<Event> = events.into_iter().collect();
+        events.sort_by_key(|event| match event {
+            Event::UpsertNamespace(..) | Event::RemoveNamespace(_) => 0,
+            Event::UpsertPolicy(_) | Event::RemovePolicy { .. } => 1,
+            Event::UpsertPod(_) | Event::RemovePod(_) => 2,
+        });
         for event in events {
             match event {
                 Event::UpsertPod(pod) => self.put_pod(pod),
