@@ -81,6 +81,16 @@ impl Next<'_> {
             *kind == ContainerKind::App
                 && self.record.container(&container.name).is_some_and(ContainerRecord::has_run)
         });
+        let failed =
+            containers.iter().any(|(kind, container)| match self.record.container(&container.name) {
+                Some(ContainerRecord { state: State::Exited(exit), .. }) if *kind == ContainerKind::Init => {
+                    exit.how.exit_code() != 0 && !restarts(self.pod, container, *kind, exit)
+                }
+                _ => false,
+            });
+        if failed && !initialized {
+            return Init::Failed;
+        }
         for (kind, container) in containers {
             let record = self.record.container(&container.name);
             match (kind, record.map(|record| &record.state)) {
@@ -98,14 +108,7 @@ impl Next<'_> {
                 (ContainerKind::Init, _) if initialized => {}
                 (ContainerKind::Init, Some(State::Exited(exit))) if exit.how.exit_code() == 0 => {}
                 (ContainerKind::Init, Some(State::Running { .. })) => return Init::Waiting,
-                (ContainerKind::Init, Some(State::Exited(exit))) => {
-                    if !restarts(self.pod, container, *kind, exit) {
-                        return Init::Failed;
-                    }
-                    self.start(*kind, container);
-                    return Init::Waiting;
-                }
-                (ContainerKind::Init, None | Some(State::Waiting(_))) => {
+                (ContainerKind::Init, None | Some(State::Waiting(_) | State::Exited(_))) => {
                     self.start(*kind, container);
                     return Init::Waiting;
                 }

@@ -43,7 +43,7 @@ pub fn status(pod: &Pod, record: &PodRecord, now: Timestamp) -> PodStatus {
         (None, Some(Stop::Failed { reason, message })) if !any_runs => {
             ("Failed", Some(reason.clone()), Some(message.clone()))
         }
-        (None, Some(_)) if any_runs && matches!(seen, "Succeeded" | "Failed") => ("Running", None, None),
+        (None, _) if any_runs && matches!(seen, "Succeeded" | "Failed") => ("Running", None, None),
         (None, _) => (seen, None, None),
     };
     let addresses = |list: &[String]| list.first().cloned();
@@ -230,6 +230,10 @@ fn phase(
             counts.unknown += 1;
         }
     }
+    // After a start of an app container the init containers are history.
+    if initialized {
+        (pending_init, pending_sidecars, failed_init) = (0, 0, 0);
+    }
     if failed_init > 0 && policy == "Never" {
         return "Failed";
     }
@@ -241,7 +245,7 @@ fn phase(
     if terminal && counts.running == 0 && counts.stopped > 0 {
         return over(true).unwrap_or("Failed");
     }
-    if pending_init > 0 || failed_init > 0 || (!initialized && pending_sidecars > 0) || counts.waiting > 0 {
+    if pending_init > 0 || failed_init > 0 || pending_sidecars > 0 || counts.waiting > 0 {
         return "Pending";
     }
     match counts {
