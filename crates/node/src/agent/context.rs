@@ -81,7 +81,7 @@ impl Context {
             // A pod of the same name with another uid is another pod.
             Some(view) if view.uid == subject.uid => view.clone(),
             _ => {
-                let view = Arc::new(PodView { uid: subject.uid.clone(), shown: Mutex::default() });
+                let view = Arc::new(PodView { uid: subject.uid.clone(), shown: watch::Sender::default() });
                 views.insert(key, view.clone());
                 view
             }
@@ -104,7 +104,7 @@ impl Context {
 /// What a pod's worker shows to the agent's server.
 pub struct PodView {
     pub uid: String,
-    shown: Mutex<Shown>,
+    shown: watch::Sender<Shown>,
 }
 
 #[derive(Clone, Default)]
@@ -117,11 +117,16 @@ pub struct Shown {
 
 impl PodView {
     pub fn show(&self, link: Option<Link>, containers: BTreeMap<String, (u32, bool)>, pod: Arc<Pod>) {
-        *lock(&self.shown) = Shown { pod: Some(pod), link, containers };
+        self.shown.send_replace(Shown { pod: Some(pod), link, containers });
     }
 
     pub fn shown(&self) -> Shown {
-        lock(&self.shown).clone()
+        self.shown.borrow().clone()
+    }
+
+    /// Tells of every change of what is shown.
+    pub fn changes(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
     }
 }
 

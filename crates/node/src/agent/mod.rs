@@ -1,6 +1,7 @@
 //! The agent: watches the cluster, gives each pod bound to its node a worker that drives it to what its spec asks, and
 //! keeps the node's rule set equal to what the policies say.
 
+mod backend;
 mod context;
 mod events;
 mod facts;
@@ -87,13 +88,40 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         config,
     });
     let config = &ctx.config;
+    let socket = listen(&config.run_dir.join("agent.sock"), config.control_uid)?;
+    let serving = crate::server::serve(
+        socket,
+        vec![0, config.control_uid],
+        Arc::new(backend::Containers(ctx.clone())),
+    );
     let mut cluster = watch::Cluster::new(ctx.clone());
     // Policies and pods are known before the node says that it is Ready, so that no pod starts unguarded.
     cluster.first_lists().await?;
     registration::register(&ctx.client, &config.node, config.ip, &config.pod_cidr)
         .await
         .map_err(AgentError::Register)?;
-    cluster.follow().await
+    tokio::select! {
+        ended = cluster.follow() => ended,
+        ended = serving => {
+            let error = ended.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
+            Err(AgentError::Socket { path: config.run_dir.join("agent.sock"), error })
+        }
+    }
+}
+
+/// The agent's socket: the control process may connect, and root.
+fn listen(path: &std::path::Path, uid: u32) -> Result<tokio::net::UnixListener, AgentError> {
+    let failed = |error: io::Error| AgentError::Socket { path: path.to_path_buf(), error };
+    let draft = path.with_extension("new");
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = tokio::net::UnixListener::bind(&draft).map_err(failed)?;
+    std::os::unix::fs::chown(&draft, Some(uid), None).map_err(failed)?;
+    fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(failed)?;
+    fs::rename(&draft, path).map_err(failed)?;
+    Ok(listener)
 }
 
 fn net_config(config: &Config, recorder: events::Recorder) -> Result<NodeNetConfig, AgentError> {
