@@ -55,7 +55,8 @@ impl Resource {
         names.extend(self.short_names.iter().cloned());
         let (name, rest) = word.split_once('.').unwrap_or((word, ""));
         let fits = ["".to_owned(), self.group.clone(), format!("{}.{}", self.version, self.group)];
-        names.iter().any(|n| n == name) && fits.iter().any(|f| f == rest.trim_end_matches('.'))
+        names.iter().any(|n| n == name)
+            && fits.iter().any(|f| f.trim_end_matches('.') == rest.trim_end_matches('.'))
     }
 }
 
