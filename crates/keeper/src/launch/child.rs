@@ -100,7 +100,7 @@ fn stages(own: &Inheritance<'_>) -> Result<std::convert::Infallible, Failure> {
     // While paths still mean the node's files.
     let root = rootfs::detached(&own.plan.rootfs)?;
     let sources = mounts::take_sources(&prepared.mounts, own.attached, own.shm)?;
-    let null = mount::clone_tree(&paths::null_device()?, false, "/dev/null").at(Stage::Paths)?;
+    let null = paths::null_mount()?;
 
     namespace::unshare(&[Namespace::Mount]).at(Stage::Namespaces)?;
     // What is mounted from now on stays here; pivot_root wants it so, too.

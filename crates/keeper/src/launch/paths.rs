@@ -13,8 +13,20 @@ use rustix::io::Errno;
 
 use super::At;
 
-/// The node's own null device, looked at: what masks files (CVE-2025-31133: the container's /dev/null is the image's to choose).
-pub fn null_device() -> Result<OwnedFd, Failure> {
+/// A detached mount of the node's null device: what masks files.
+pub fn null_mount() -> Result<OwnedFd, Failure> {
+    let null = mount::clone_tree(&null_device()?, false, "/dev/null").at(Stage::Paths)?;
+    let change = MountAttributes {
+        set: attr::NOSUID | attr::NOEXEC,
+        clear: 0,
+        propagation: Some(Propagation::Private),
+    };
+    mount::set_attributes(&null, false, change, "/dev/null").at(Stage::Paths)?;
+    Ok(null)
+}
+
+/// The node's own null device, looked at (CVE-2025-31133: the container's /dev/null is the image's to choose).
+fn null_device() -> Result<OwnedFd, Failure> {
     let path = "/dev/null";
     let null = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .named("open", path)

@@ -57,8 +57,10 @@ impl Place {
         for directory in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
             std::fs::create_dir_all(root.join(directory)).unwrap();
         }
-        if std::fs::hard_link("/bin/busybox", root.join("bin/busybox")).is_err() {
-            std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        // A copy, never a hard link: what a test writes to must not be the machine's own file.
+        let busybox = root.join("bin/busybox");
+        if !busybox.exists() {
+            std::fs::copy("/bin/busybox", &busybox).unwrap();
         }
         for applet in
             "sh cat ls id echo sleep mount umount hostname env pwd stat true false kill ps grep mknod ln mkdir rm touch tail head od wc dd readlink stty tty sed tr sort cut printf test ipcs dmesg setsid chmod chown ip ulimit nc"
