@@ -9,6 +9,7 @@
 //! Every refusal is an [`error::ApiError`]: a Kubernetes `Status` with Kubernetes' own words.
 
 pub mod base64;
+pub mod convert;
 pub mod defaults;
 pub mod error;
 pub mod field;

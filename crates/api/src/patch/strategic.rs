@@ -78,7 +78,7 @@ fn merge_object(
         let field = ty.and_then(|t| t.field(&key));
         match (original.get_mut(&key), value) {
             (Some(Value::Object(there)), Value::Object(patch)) => {
-                merge_object(there, patch, field.and_then(|f| object_type(f)))?;
+                merge_object(there, patch, field.and_then(object_type))?;
             }
             (Some(Value::Array(there)), Value::Array(patch)) => {
                 let merged = merge_list(std::mem::take(there), patch, field)?;

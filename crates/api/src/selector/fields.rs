@@ -86,7 +86,8 @@ fn own_rows(group: &str, kind: &str) -> &'static [Row] {
 }
 
 /// The fields by which a kind can be selected.
-pub(crate) fn selectable(resource: &Resource) -> impl Iterator<Item = &'static str> {
+#[cfg(test)]
+fn selectable(resource: &Resource) -> impl Iterator<Item = &'static str> {
     META.iter().chain(own_rows(resource.group, resource.kind)).map(|(name, _)| *name)
 }
 
