@@ -1,0 +1,7 @@
+//! The scheduler and the controllers against the API server, all in one process. Nodes are objects the test makes; a
+//! stand-in for the kubelets writes pod statuses and lets deleted pods go.
+
+mod cluster;
+mod controllers;
+mod ownership;
+mod scheduling;
