@@ -113,3 +113,6 @@ pub struct ImageName {
     pub name: String,
     pub pinned: bool,
 }
+
+#[cfg(test)]
+mod tests;

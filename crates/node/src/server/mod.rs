@@ -292,3 +292,6 @@ fn percent_decode(text: &str, plus: bool) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests;
