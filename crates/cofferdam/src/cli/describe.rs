@@ -318,7 +318,7 @@ impl Page {
         }
     }
 
-    fn finish(self) -> String {
+    pub fn finish(self) -> String {
         let mut widths: Vec<Vec<usize>> = self.lines.iter().map(|cells| vec![0; cells.len()]).collect();
         let columns = self.lines.iter().map(Vec::len).max().unwrap_or(0);
         for column in 0..columns {

@@ -24,6 +24,21 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// `Mon, 23 Nov 2026 20:30:00 +0000` (RFC 1123) of an RFC 3339 time in UTC, which is what the server writes; anything
+/// else as it is.
+fn time(text: &str) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let Some(seconds) = api::printer::age::parse_time(text).filter(|_| text.ends_with('Z')) else {
+        return text.to_owned();
+    };
+    // The epoch was a Thursday.
+    let day = usize::try_from(seconds.div_euclid(86_400).rem_euclid(7)).unwrap_or(0);
+    let month = text[5..7].parse::<usize>().unwrap_or(1);
+    format!("{}, {} {} {} {} +0000", DAYS[day], &text[8..10], MONTHS[month - 1], &text[..4], &text[11..19])
+}
+
 /// `True` and `False`, as Go's describer writes them.
 fn title(value: bool) -> &'static str {
     if value { "True" } else { "False" }
@@ -47,7 +62,7 @@ pub(super) fn describe(page: &mut Page, pod: &Value) {
     };
     page.line(0, &["Node:", &node]);
     if !text(status, "/startTime").is_empty() {
-        page.line(0, &["Start Time:", text(status, "/startTime")]);
+        page.line(0, &["Start Time:", &time(text(status, "/startTime"))]);
     }
     page.map(0, "Labels:", &metadata["labels"], "=");
     page.map(0, "Annotations:", &metadata["annotations"], ": ");
@@ -180,7 +195,7 @@ fn container(page: &mut Page, container: &Value, status: &Value) {
 fn state(page: &mut Page, label: &str, state: &Value) {
     if state["running"].is_object() {
         page.line(2, &[label, "Running"]);
-        page.line(3, &["Started:", text(state, "/running/startedAt")]);
+        page.line(3, &["Started:", &time(text(state, "/running/startedAt"))]);
     } else if let Some(ended) = state.get("terminated").filter(|t| t.is_object()) {
         page.line(2, &[label, "Terminated"]);
         for (label, field) in [("Reason:", "/reason"), ("Message:", "/message")] {
@@ -192,8 +207,8 @@ fn state(page: &mut Page, label: &str, state: &Value) {
         if ended["signal"].as_i64().unwrap_or(0) > 0 {
             page.line(3, &["Signal:", &shown(&ended["signal"])]);
         }
-        page.line(3, &["Started:", text(ended, "/startedAt")]);
-        page.line(3, &["Finished:", text(ended, "/finishedAt")]);
+        page.line(3, &["Started:", &time(text(ended, "/startedAt"))]);
+        page.line(3, &["Finished:", &time(text(ended, "/finishedAt"))]);
     } else {
         page.line(2, &[label, "Waiting"]);
         for (label, field) in [("Reason:", "/waiting/reason"), ("Message:", "/waiting/message")] {
@@ -379,5 +394,80 @@ fn tolerations(page: &mut Page, spec: &Value) {
     }
     if !label.is_empty() {
         page.line(0, &[label, "<none>"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn times_are_written_as_kubectl_writes_them() {
+        assert_eq!(time("2026-11-23T20:30:00Z"), "Mon, 23 Nov 2026 20:30:00 +0000");
+        assert_eq!(time("1970-01-01T00:00:00Z"), "Thu, 01 Jan 1970 00:00:00 +0000");
+        assert_eq!(time("whenever"), "whenever");
+    }
+
+    #[test]
+    fn the_page_of_a_pod() {
+        let pod = json!({
+            "metadata": {"name": "web", "namespace": "default", "labels": {"app": "web"},
+                "ownerReferences": [{"kind": "ReplicaSet", "name": "web-1", "controller": true}]},
+            "spec": {
+                "nodeName": "node-1", "serviceAccountName": "default", "priority": 0,
+                "securityContext": {"runAsUser": 1000},
+                "containers": [{
+                    "name": "a", "image": "nginx", "ports": [{"containerPort": 80, "protocol": "TCP"}],
+                    "env": [{"name": "A", "value": "1"}, {"name": "IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}}],
+                    "volumeMounts": [{"name": "v", "mountPath": "/data", "readOnly": true}]
+                }],
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]
+            },
+            "status": {
+                "phase": "Running", "hostIP": "10.88.0.2", "podIP": "10.244.0.2", "podIPs": [{"ip": "10.244.0.2"}],
+                "qosClass": "BestEffort", "conditions": [{"type": "Ready", "status": "False"}],
+                "containerStatuses": [{"name": "a", "ready": false, "restartCount": 1, "imageID": "sha256:1",
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {"terminated": {"reason": "Error", "exitCode": 1, "startedAt": "2026-11-23T20:30:00Z", "finishedAt": "2026-11-23T20:30:01Z"}}}]
+            }
+        });
+        let mut page = Page::default();
+        describe(&mut page, &pod);
+        let text = page.finish();
+        let lines: Vec<String> =
+            text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for want in [
+            "Name: web",
+            "Node: node-1/10.88.0.2",
+            "Labels: app=web",
+            "Annotations: <none>",
+            "Status: Running",
+            "runAsUser: 1000",
+            "IP: 10.244.0.2",
+            "Controlled By: ReplicaSet/web-1",
+            "Port: 80/TCP",
+            "Host Port: 0/TCP",
+            "State: Waiting",
+            "Reason: CrashLoopBackOff",
+            "Last State: Terminated",
+            "Exit Code: 1",
+            "Finished: Mon, 23 Nov 2026 20:30:01 +0000",
+            "Restart Count: 1",
+            "A: 1",
+            "IP: (v1:status.podIP)",
+            "/data from v (ro)",
+            "Ready False",
+            "Type: EmptyDir (a temporary directory that shares a pod's lifetime)",
+            "QoS Class: BestEffort",
+            "Tolerations: k:NoExecute op=Exists for 300s",
+        ] {
+            assert!(lines.iter().any(|line| line == want), "{want:?} in\n{text}");
+        }
+        // A pod that has nothing yet has a page too.
+        let mut page = Page::default();
+        describe(&mut page, &json!({}));
+        assert!(page.finish().contains("<none>"));
     }
 }

@@ -375,6 +375,10 @@ impl Printer {
 
     fn print(&mut self, out: &mut impl Write, table: &Value) -> Result<()> {
         let mut lines: Vec<Vec<String>> = Vec::new();
+        // The head waits for the first row.
+        if table["rows"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
         if std::mem::take(&mut self.head_left) {
             lines.push(self.headers.clone());
         }
