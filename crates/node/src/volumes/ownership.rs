@@ -171,3 +171,75 @@ pub fn usage(root: &Path) -> Result<u64, CallError> {
     })?;
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    };
+
+    use super::*;
+
+    fn shape(path: &Path) -> (u32, u32) {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        (metadata.mode() & 0o7777, metadata.gid())
+    }
+
+    #[test]
+    fn modes_gain_what_the_group_needs() {
+        let writable = FsGroup { gid: 1, read_only: false, on_root_mismatch: false };
+        let read_only = FsGroup { read_only: true, ..writable };
+        for (mode, directory, rw, ro) in [
+            (0o600, false, 0o660, 0o640),
+            (0o4755, false, 0o4775, 0o4755),
+            (0o000, false, 0o660, 0o440),
+            (0o755, true, 0o2775, 0o2755),
+            (0o700, true, 0o2770, 0o2750),
+        ] {
+            assert_eq!(
+                (writable.mode(mode, directory), read_only.mode(mode, directory)),
+                (rw, ro),
+                "{mode:o}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tree_is_given_to_the_group_and_nothing_outside_it() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED a_tree_is_given_to_the_group_and_nothing_outside_it: needs root");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("cofferdam-ownership-{}", std::process::id()));
+        let root = dir.join("root");
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/b/file"), "x").unwrap();
+        fs::set_permissions(root.join("a/b/file"), fs::Permissions::from_mode(0o600)).unwrap();
+        let outside = dir.join("outside");
+        fs::write(&outside, "x").unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).unwrap();
+        symlink(&outside, root.join("link")).unwrap();
+        symlink(&dir, root.join("a/up")).unwrap();
+
+        let group = FsGroup { gid: 2000, read_only: false, on_root_mismatch: true };
+        group.apply(&root).unwrap();
+        assert_eq!(shape(&root), (0o2775, 2000));
+        assert_eq!(shape(&root.join("a/b")), (0o2775, 2000));
+        assert_eq!(shape(&root.join("a/b/file")), (0o660, 2000));
+        assert_eq!(shape(&root.join("link")).1, 2000, "the link itself");
+        assert_eq!(shape(&outside), (0o600, 0), "never what it leads to");
+        assert_ne!(shape(&dir).1, 2000);
+
+        // The root fits: OnRootMismatch leaves the rest, Always does it again.
+        fs::set_permissions(root.join("a/b/file"), fs::Permissions::from_mode(0o600)).unwrap();
+        group.apply(&root).unwrap();
+        assert_eq!(shape(&root.join("a/b/file")).0, 0o600);
+        FsGroup { on_root_mismatch: false, ..group }.apply(&root).unwrap();
+        assert_eq!(shape(&root.join("a/b/file")).0, 0o660);
+        // Another group is a mismatch.
+        FsGroup { gid: 2001, ..group }.apply(&root).unwrap();
+        assert_eq!(shape(&root.join("a/b/file")), (0o660, 2001));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

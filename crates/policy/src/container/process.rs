@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Capabilities as OciCapabilities, LinuxCapabilities, Process, User};
+use oci_spec::runtime::{
+    Capabilities as OciCapabilities, Capability as OciCapability, LinuxCapabilities, Process, User,
+};
 
 use super::ContainerInput;
 use crate::{
     env::expand,
     resources,
-    security_context::{CapabilitySet, ConfigError},
+    security_context::{Capability, CapabilitySet, ConfigError},
 };
 
 /// What a shell would have, where neither image nor pod says.
@@ -29,7 +31,7 @@ pub fn process(input: &ContainerInput<'_>) -> Result<Process, ConfigError> {
     process.set_args(Some(args(input)?));
     process.set_env(Some(env(input)));
     process.set_cwd(cwd(input)?.into());
-    process.set_capabilities(Some(capabilities(input)));
+    process.set_capabilities(Some(capabilities(input)?));
     process.set_no_new_privileges(Some(effective.no_new_privs.value));
     process.set_apparmor_profile(effective.apparmor_profile.value.clone());
     process.set_oom_score_adj(Some(wished.max(input.node.min_oom_score_adj)));
@@ -109,17 +111,24 @@ fn cwd(input: &ContainerInput<'_>) -> Result<String, ConfigError> {
 }
 
 /// As the runtimes set them before exec; exec itself takes effective and permitted from another uid than 0.
-fn capabilities(input: &ContainerInput<'_>) -> LinuxCapabilities {
+fn capabilities(input: &ContainerInput<'_>) -> Result<LinuxCapabilities, ConfigError> {
     let asked = input.effective.capabilities.value;
-    let names = |set: CapabilitySet| -> OciCapabilities {
-        // Every name of ours is one of OCI's; the table test of the names holds that.
-        set.iter().filter_map(|c| c.name().parse().ok()).collect()
+    let names = |set: CapabilitySet| -> Result<OciCapabilities, ConfigError> {
+        set.iter().map(oci_capability).collect()
     };
     let mut capabilities = LinuxCapabilities::default();
-    capabilities.set_bounding(Some(names(asked.bounding)));
-    capabilities.set_permitted(Some(names(asked.bounding)));
-    capabilities.set_effective(Some(names(asked.bounding)));
-    capabilities.set_inheritable(Some(names(asked.inheritable)));
-    capabilities.set_ambient(Some(names(asked.ambient)));
-    capabilities
+    capabilities.set_bounding(Some(names(asked.bounding)?));
+    capabilities.set_permitted(Some(names(asked.bounding)?));
+    capabilities.set_effective(Some(names(asked.bounding)?));
+    capabilities.set_inheritable(Some(names(asked.inheritable)?));
+    capabilities.set_ambient(Some(names(asked.ambient)?));
+    Ok(capabilities)
+}
+
+/// oci-spec reads the name without its prefix.
+pub(super) fn oci_capability(capability: Capability) -> Result<OciCapability, ConfigError> {
+    let name = capability.name();
+    name.trim_start_matches("CAP_")
+        .parse()
+        .map_err(|_| ConfigError::create(format!("capability {name} has no name in the OCI runtime Spec")))
 }

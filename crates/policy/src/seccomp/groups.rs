@@ -338,7 +338,7 @@ pub const GROUPS: &[Group] = &[
         ],
     ),
     always(
-        "signals",
+        "handling, blocking, sending and waiting for signals",
         &[
             "pause",
             "restart_syscall",
