@@ -4,6 +4,9 @@
 //! which serves until a part fails. Everything that decides about objects lives below: [`store`] keeps them,
 //! [`apiserver`] speaks HTTP, [`admission`] changes and refuses them on their way in, [`pki`] makes the certificates.
 
+pub mod admission;
+pub mod apiserver;
+mod bootstrap;
 pub mod controllers;
 pub mod pki;
 mod random;
@@ -12,10 +15,15 @@ pub mod store;
 
 use std::{
     fs::File,
+    io::{self, Seek as _, Write as _},
     net::TcpListener,
     os::unix::net::UnixListener,
     path::PathBuf,
+    sync::Arc,
 };
+
+use futures::{FutureExt as _, TryFutureExt as _};
+use tokio::task::JoinSet;
 
 /// What the control process is given. The sockets are bound and the files open, because it has no right to make them.
 #[derive(Debug)]
@@ -41,8 +49,75 @@ pub struct Config {
 /// Why the control process ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0}")]
-    NotYet(String),
+    #[error(transparent)]
+    Store(#[from] store::engine::EngineError),
+    /// The store failed while it served; what was acknowledged is safe, and a restart reads it.
+    #[error("the store failed: {0}")]
+    StoreFailed(String),
+    #[error(transparent)]
+    Pki(#[from] pki::PkiError),
+    #[error(transparent)]
+    Ranges(#[from] apiserver::AllocatorError),
+    #[error(transparent)]
+    Serve(#[from] apiserver::ServeError),
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+    #[error("make {what}: {source}")]
+    Bootstrap { what: &'static str, source: kube::Error },
+    #[error("the {0} ended")]
+    Ended(&'static str),
+}
+
+/// Opens the store, makes what every cluster has, and serves until something fails; then says what.
+///
+/// # Errors
+/// Always: it returns for no other reason.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let io = |what| move |source| Error::Io { what, source };
+    let address = config.tls.local_addr().map_err(io("address of the TLS socket"))?;
+    let store = store::Store::open(store::engine::Durable::open(&config.data_dir.join("store"))?)?;
+    let pki = pki::Pki::open(&config.data_dir.join("pki"))?;
+    let ranges = apiserver::ServiceRanges::with_cidr(config.service_cidr);
+    let service_ip = ranges.first()?;
+    let tls = Arc::new(pki.server_config(Some(service_ip.into()))?);
+
+    let name = format!("cofferdam-{}", config.cluster_id);
+    let text = pki.kubeconfig(&name, &address.to_string());
+    let mut kubeconfig = config.kubeconfig;
+    kubeconfig
+        .set_len(0)
+        .and_then(|()| kubeconfig.rewind())
+        .and_then(|()| kubeconfig.write_all(text.as_bytes()))
+        .map_err(io("write the kubeconfig"))?;
+
+    let settings =
+        apiserver::Settings { address: address.to_string(), run_dir: config.run_dir, ranges };
+    let server = apiserver::ApiServer::new(store.clone(), settings)?;
+    bootstrap::run(&server.client(apiserver::User::component("system:apiserver")), service_ip, address.port()).await?;
+
+    let mut parts = JoinSet::new();
+    config.tls.set_nonblocking(true).map_err(io("TLS socket"))?;
+    let listener = tokio::net::TcpListener::from_std(config.tls).map_err(io("TLS socket"))?;
+    parts.spawn(apiserver::serve_tls(server.clone(), listener, tls).map_err(Error::from));
+    let nodes = config.nodes.into_iter().map(|(node, socket)| (apiserver::User::node(&node), socket));
+    for (user, socket) in nodes.chain([(apiserver::User::admin(), config.admin)]) {
+        socket.set_nonblocking(true).map_err(io("unix socket"))?;
+        let listener = tokio::net::UnixListener::from_std(socket).map_err(io("unix socket"))?;
+        parts.spawn(apiserver::serve_unix(server.clone(), listener, user).map_err(Error::from));
+    }
+    let client = |name| server.client(apiserver::User::component(name));
+    let scheduler = scheduler::run(client("system:kube-scheduler"));
+    parts.spawn(scheduler.map(|_| Err(Error::Ended("scheduler"))));
+    let controllers = controllers::run(client("system:kube-controller-manager"), pki.authority.clone());
+    parts.spawn(controllers.map(|_| Err(Error::Ended("controllers"))));
+    parts.spawn(async move { Err(Error::StoreFailed(store.failed().await)) });
+
+    // Dropping the set ends the other parts.
+    match parts.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(panic)) => Err(Error::Io { what: "a part of the control process", source: io::Error::other(panic) }),
+        None => Ok(()),
+    }
 }
 
 /// [`run`] on a runtime of its own.
@@ -50,6 +125,9 @@ pub enum Error {
 /// # Errors
 /// As [`run`].
 pub fn run_blocking(config: Config) -> Result<(), Error> {
-    drop(config);
-    Err(Error::NotYet("the API server".into()))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io { what: "start the runtime", source })?
+        .block_on(run(config))
 }

@@ -93,7 +93,7 @@ fn decide(shared: &Shared, batch: Vec<Pending>) -> Vec<Decided> {
             (Action::Put(encoded), Some(_)) => {
                 (Change::Modified, encoded.commit(write.key.clone(), Change::Modified, revision))
             }
-            (Action::Delete, Some(current)) => (Change::Deleted, current.deleted(revision)),
+            (Action::Delete, Some(current)) => (Change::Deleted, current.at_revision(revision)),
             (Action::Delete, None) => {
                 revision -= 1;
                 drop(reply.send(Err(WriteError::Conflict(None))));

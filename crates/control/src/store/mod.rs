@@ -25,7 +25,7 @@ use history::History;
 use watch::{QUEUE, Subscriber};
 
 pub use history::Event;
-pub use object::{Attributes, Change, Encoded, LINE_END, Object};
+pub use object::{Change, Encoded, LINE_END, Object};
 pub use watch::{Overrun, Watcher};
 
 /// The largest object, as etcd's `--max-request-bytes`.

@@ -1,9 +1,6 @@
 //! A stored object: its JSON bytes, encoded once when it was written, which GET, LIST and watch send as they are.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -30,14 +27,6 @@ impl Change {
 /// What stands after the object in a line of a watch.
 pub const LINE_END: &[u8] = b"}\n";
 
-/// What selectors look at, read from the object once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
-    pub labels: BTreeMap<String, String>,
-    /// The field selector's names with their values; which there are depends on the kind.
-    pub fields: Vec<(&'static str, String)>,
-}
-
 /// One version of one object. The bytes are a whole line of a watch; the object is a slice of it, so that the event
 /// of its write needs no second copy.
 #[derive(Debug)]
@@ -49,7 +38,7 @@ pub struct Object {
     json_at: usize,
     /// Where the digits of the resource version begin in the JSON, so that a deletion can be given another.
     revision_at: usize,
-    attributes: OnceLock<Attributes>,
+    attributes: OnceLock<Value>,
 }
 
 impl Object {
@@ -72,8 +61,8 @@ impl Object {
         serde_json::from_slice(self.bytes()).unwrap_or(Value::Null)
     }
 
-    /// What selectors look at, read by `read` the first time.
-    pub fn attributes(&self, read: impl FnOnce(&Value) -> Attributes) -> &Attributes {
+    /// What selectors look at: a part of the object, taken out by `read` the first time.
+    pub fn attributes(&self, read: impl FnOnce(&Value) -> Value) -> &Value {
         self.attributes.get_or_init(|| read(&self.value()))
     }
 
@@ -102,8 +91,8 @@ impl Object {
         })
     }
 
-    /// The last state of a deleted object, under the revision of its deletion.
-    pub(super) fn deleted(&self, revision: u64) -> Object {
+    /// The last state of an object that is gone (for a watcher, or for all), under the revision at which it went.
+    pub fn at_revision(&self, revision: u64) -> Object {
         let json = self.bytes();
         let digits = self.revision.to_string().len();
         splice(
@@ -123,7 +112,7 @@ fn splice(
     before: &[u8],
     revision: u64,
     after: &[u8],
-    attributes: OnceLock<Attributes>,
+    attributes: OnceLock<Value>,
 ) -> Object {
     let start = change.line_start();
     let digits = revision.to_string();
@@ -139,7 +128,7 @@ fn splice(
 pub struct Encoded {
     json: Vec<u8>,
     revision_at: usize,
-    attributes: OnceLock<Attributes>,
+    attributes: OnceLock<Value>,
 }
 
 impl Encoded {
@@ -157,7 +146,7 @@ impl Encoded {
 
     /// With what selectors look at, which the writer knows without parsing.
     #[must_use]
-    pub fn with_attributes(self, attributes: Attributes) -> Encoded {
+    pub fn with_attributes(self, attributes: Value) -> Encoded {
         Encoded { attributes: attributes.into(), ..self }
     }
 
@@ -197,7 +186,7 @@ mod tests {
 
         let loaded = Object::from_record("/k/a", &added.record()).unwrap();
         assert_eq!(loaded.bytes(), added.bytes());
-        let deleted = loaded.deleted(1234);
+        let deleted = loaded.at_revision(1234);
         assert_eq!(deleted.value()["metadata"]["resourceVersion"], "1234");
         assert_eq!(deleted.value()["data"], added.value()["data"]);
         let line: Value = serde_json::from_slice(&deleted.line()).unwrap();

@@ -1,0 +1,72 @@
+//! Paths that are no resource's: what is served, by whom, in which version.
+
+use api::{
+    ApiError,
+    registry::discovery::{self, Aggregated},
+};
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::{
+    ApiServer,
+    respond::{self, Body},
+};
+
+/// The Kubernetes version whose API this is.
+const MINOR: u32 = 35;
+
+pub fn answer(server: &ApiServer, method: &Method, path: &str, accept: &str) -> Result<Response<Body>, ApiError> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(ApiError::method_not_allowed());
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let aggregated = Aggregated::negotiate(accept);
+    let found = match (parts.as_slice(), aggregated) {
+        ([], _) => Some(paths()),
+        (["version"], _) => Some(version()),
+        (["api"], Some(format)) => return Ok(aggregated_answer(format, &discovery::aggregated_core(format))),
+        (["apis"], Some(format)) => return Ok(aggregated_answer(format, &discovery::aggregated_groups(format))),
+        (["api"], None) => Some(discovery::api_versions(&server.settings.address)),
+        (["apis"], None) => Some(discovery::api_group_list()),
+        (["api", version], _) => discovery::api_resource_list("", version),
+        (["apis", group], _) => discovery::api_group(group),
+        (["apis", group, version], _) => discovery::api_resource_list(group, version),
+        _ => None,
+    };
+    match found {
+        Some(value) => Ok(respond::json_value(StatusCode::OK, &value)),
+        None => Err(ApiError::no_such_path()),
+    }
+}
+
+fn aggregated_answer(format: Aggregated, value: &Value) -> Response<Body> {
+    let mut response = respond::json_value(StatusCode::OK, value);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn paths() -> Value {
+    let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+    for gv in api::registry::group_versions() {
+        let root = if gv.group.is_empty() { "/api" } else { "/apis" };
+        paths.push(format!("{root}/{}", gv.api_version()));
+    }
+    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    json!({"paths": paths})
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": MINOR.to_string(),
+        "gitVersion": format!("v1.{MINOR}.0+cofferdam-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
+    })
+}

@@ -1,0 +1,290 @@
+//! The API server: from an HTTP request to an object in the store and back. It is generic over the registry's rows, and
+//! is reached over TLS, over unix sockets, and within the process ([`ApiServer::client`]), always by the same [`handle`].
+//!
+//! A request is routed, authenticated, authorized, then read, written, watched or proxied; each of these is a module. What
+//! differs from kind to kind is in `strategy`, in `crate::admission`, and in the crate `api`.
+//!
+//! [`handle`]: ApiServer::handle
+
+mod auth;
+mod decode;
+mod delete;
+mod discovery;
+mod events;
+mod exec;
+mod logs;
+mod patch;
+mod pods;
+mod read;
+mod request;
+mod respond;
+mod reviews;
+mod scale;
+mod select;
+mod serve;
+mod services;
+mod strategy;
+mod watch;
+mod write;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use api::{ApiError, registry, registry::Resource, strict::FieldValidation};
+use futures::{FutureExt, future::BoxFuture};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use crate::{admission, store::Store};
+use request::{Query, Route, Verb};
+use respond::{Body, Failure, Representation};
+
+pub use auth::User;
+pub use serve::{ServeError, serve_tls, serve_unix};
+pub use services::{AllocatorError, ServiceRanges};
+
+/// A request that is no watch, log or exec is answered within this time, as upstream's `--request-timeout`.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the server must know beside its store.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port` of the TLS listener, for legacy discovery.
+    pub address: String,
+    /// Holds `nodes/<node>/agent.sock`.
+    pub run_dir: PathBuf,
+    pub ranges: ServiceRanges,
+}
+
+/// The server; shared by every connection.
+pub struct ApiServer {
+    store: Store,
+    settings: Settings,
+    admission: Vec<Box<dyn admission::Plugin>>,
+    services: services::Allocator,
+}
+
+/// What a request carries beside its route.
+struct Context {
+    user: Arc<User>,
+    query: Query,
+    representation: Representation,
+    validation: FieldValidation,
+    dry_run: bool,
+    warnings: Vec<String>,
+}
+
+/// The row and key under which a route's objects are kept.
+fn stored(resource: &'static Resource) -> &'static Resource {
+    let (group, plural) = resource.stored_as;
+    if (group, plural) == (resource.group, resource.plural) {
+        return resource;
+    }
+    registry::resources().iter().find(|r| (r.group, r.plural) == (group, plural)).unwrap_or(resource)
+}
+
+/// `/pods/default/a`, `/nodes/n`; with an empty name the prefix of a collection.
+fn key(resource: &'static Resource, namespace: &str, name: &str) -> String {
+    let kept = stored(resource).qualified_resource();
+    match (resource.namespaced(), namespace, name) {
+        (true, "", _) => format!("/{kept}/"),
+        (true, namespace, name) => format!("/{kept}/{namespace}/{name}"),
+        (false, _, name) => format!("/{kept}/{name}"),
+    }
+}
+
+impl ApiServer {
+    /// A server over `store`. The addresses and ports of the Services there are taken.
+    ///
+    /// # Errors
+    /// Ranges that are none.
+    pub fn new(store: Store, settings: Settings) -> Result<Arc<ApiServer>, AllocatorError> {
+        let services = services::Allocator::new(&settings.ranges, &store)?;
+        Ok(Arc::new(ApiServer { store, settings, admission: admission::plugins(), services }))
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Answers one request; `user` is None where nothing said who asks.
+    pub async fn handle(self: Arc<Self>, request: Request<Body>, user: Option<Arc<User>>) -> Response<Body> {
+        let is_head = request.method() == http::Method::HEAD;
+        let response = match self.answer(request, user).await {
+            Ok(response) => response,
+            Err(error) => respond::refusal(&error),
+        };
+        if is_head { response.map(|_| respond::full("")) } else { response }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Body>,
+        user: Option<Arc<User>>,
+    ) -> Result<Response<Body>, ApiError> {
+        let path = request.uri().path();
+        if matches!(path, "/healthz" | "/livez" | "/readyz") {
+            return Ok(respond::response(StatusCode::OK, "text/plain; charset=utf-8", respond::full("ok")));
+        }
+        let Some(user) = user else { return Err(ApiError::unauthorized("")) };
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let Some(route) = request::route(request.method(), path, &query)? else {
+            return discovery::answer(&self, request.method(), path, accept);
+        };
+        auth::authorize(&user, &route)?;
+
+        let proxied = matches!(route.subresource_name(), "log" | "exec" | "attach" | "portforward");
+        if proxied {
+            return match route.subresource_name() {
+                "log" => logs::answer(&self, &route, &query).boxed().await,
+                _ => exec::answer(&self, &route, &query, &user, request).boxed().await,
+            };
+        }
+        let mut context = Context {
+            representation: Representation::negotiate(accept, &query)?,
+            validation: FieldValidation::from_query(query.get("fieldValidation"))?,
+            dry_run: dry_run(&route, &query)?,
+            warnings: Vec::new(),
+            user,
+            query,
+        };
+        match route.verb {
+            Verb::Watch => return watch::answer(&self, &route, &context),
+            // Nothing to wait for: these never leave memory.
+            Verb::Get => return read::get(&self, &route, &context),
+            Verb::List => return read::list(&self, &route, &context),
+            _ => {}
+        }
+        let timely = tokio::time::timeout(TIMEOUT, self.write_request(&route, &mut context, request).boxed());
+        let mut response = match timely.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => respond::refusal(&error),
+            Err(_) => {
+                let why = "request did not complete within the allotted timeout";
+                return Err(ApiError::timeout(why));
+            }
+        };
+        respond::warn(&mut response, &context.warnings);
+        Ok(response)
+    }
+
+    async fn write_request(
+        &self,
+        route: &Route,
+        context: &mut Context,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        let media = decode::media_type(request.headers()).to_owned();
+        let body = decode::read(request.into_body()).await?;
+        // Boxed, because each is large and only one runs.
+        match (route.verb, route.subresource_name()) {
+            (Verb::Delete, _) => {
+                let options = delete::Options::read(&media, &body, context)?;
+                self.delete(route, context, &options).boxed().await
+            }
+            (Verb::DeleteCollection, _) => {
+                let options = delete::Options::read(&media, &body, context)?;
+                self.delete_collection(route, context, &options).boxed().await
+            }
+            (_, "scale") => self.write_scale(route, context, &media, &body).boxed().await,
+            (Verb::Create, "") if route.resource.is_review() => {
+                self.review(route, context, &media, &body).boxed().await
+            }
+            (Verb::Create, "") => {
+                let object = write::decode_body(route, context, &media, &body)?;
+                let outcome = self.create(route, context, object).boxed().await?;
+                Ok(self.respond(StatusCode::CREATED, route, context, outcome))
+            }
+            (Verb::Create, "binding") => self.bind(route, context, &media, &body).boxed().await,
+            (Verb::Create, "eviction") => self.evict(route, context, &media, &body).boxed().await,
+            (Verb::Create, _) => Err(ApiError::method_not_allowed()),
+            (Verb::Update, _) => {
+                let object = write::decode_body(route, context, &media, &body)?;
+                self.replace(route, context, object).boxed().await
+            }
+            (Verb::Patch, _) => self.patch(route, context, &media, &body).boxed().await,
+            (Verb::Get | Verb::List | Verb::Watch, _) => Err(ApiError::method_not_allowed()),
+        }
+    }
+
+    /// An object as the client wants it.
+    fn respond(&self, status: StatusCode, route: &Route, context: &Context, outcome: write::Outcome) -> Response<Body> {
+        let shape = events::served_shape(route.resource);
+        let value = match (outcome, context.representation, shape) {
+            (write::Outcome::Stored(object), Representation::Json, None) => {
+                return respond::json_bytes(status, object.json());
+            }
+            (write::Outcome::Stored(object), ..) => object.value(),
+            (write::Outcome::Value(value), ..) => value,
+        };
+        let value = shape.map_or_else(|| value.clone(), |shape| shape(value.clone()));
+        respond::json_value(status, &context.representation.object(route.resource, value))
+    }
+
+    /// A client of this server within the process, as `user`: no socket, no TLS, the same requests.
+    pub fn client(self: &Arc<Self>, user: User) -> kube::Client {
+        kube::Client::new(self.service(user), "default")
+    }
+
+    /// The server as a service for one user.
+    pub fn service(self: &Arc<Self>, user: User) -> InProcess {
+        InProcess { server: self.clone(), user: Arc::new(user) }
+    }
+}
+
+/// `dryRun=All`, the only value there is.
+fn dry_run(route: &Route, query: &Query) -> Result<bool, ApiError> {
+    use api::field::{Error, ErrorList, Path};
+    let mut given = query.all("dryRun").peekable();
+    if given.peek().is_none() || !route.verb.writes() {
+        return Ok(false);
+    }
+    let mut errors = ErrorList::new();
+    for value in given.filter(|value| *value != "All") {
+        errors.push(Error::not_supported(&Path::new("dryRun"), value, &["All"]));
+    }
+    if errors.is_empty() {
+        return Ok(true);
+    }
+    let kind = match route.verb {
+        Verb::Create => "CreateOptions",
+        Verb::Patch => "PatchOptions",
+        Verb::Update => "UpdateOptions",
+        _ => "DeleteOptions",
+    };
+    Err(ApiError::invalid("meta.k8s.io", kind, "", &errors))
+}
+
+/// Text at a path, "" where there is none.
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The server as a tower service, for [`kube::Client`].
+#[derive(Clone)]
+pub struct InProcess {
+    server: Arc<ApiServer>,
+    user: Arc<User>,
+}
+
+impl tower::Service<Request<kube::client::Body>> for InProcess {
+    type Response = Response<Body>;
+    type Error = Failure;
+    type Future = BoxFuture<'static, Result<Response<Body>, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Failure>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
+        let (server, user) = (self.server.clone(), self.user.clone());
+        Box::pin(async move {
+            let request = request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
+            Ok(server.handle(request, Some(user)).await)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! What the server itself writes into an object, by kind: upstream's `PrepareForCreate` and `PrepareForUpdate`.
+
+use api::{defaults, registry::Resource};
+use serde_json::{Map, Value, json};
+
+/// Kinds whose `metadata.generation` counts the changes of their spec.
+fn counts_generations(resource: &Resource) -> bool {
+    matches!(
+        (resource.group, resource.plural),
+        ("", "pods") | ("apps", _) | ("networking.k8s.io", _) | ("discovery.k8s.io", "endpointslices")
+    )
+}
+
+/// Kinds that a PUT of an absent object creates (`AllowCreateOnUpdate`).
+pub fn creates_on_update(resource: &Resource) -> bool {
+    matches!(
+        (resource.group, resource.plural),
+        ("", "events" | "endpoints" | "services") | ("coordination.k8s.io", "leases")
+    )
+}
+
+/// Kinds whose PUT must name a resource version (no `AllowUnconditionalUpdate`).
+pub fn needs_revision(resource: &Resource) -> bool {
+    (resource.group, resource.plural) == ("coordination.k8s.io", "leases")
+}
+
+/// Kinds whose delete answers with the object and not a `Status` (`ReturnDeletedObject`).
+pub fn returns_deleted(resource: &Resource) -> bool {
+    resource.group.is_empty() && matches!(resource.plural, "pods" | "services" | "serviceaccounts")
+}
+
+/// Before a create: the status is the server's, the generation starts.
+pub fn prepare_create(resource: &Resource, object: &mut Value) {
+    if counts_generations(resource) {
+        object["metadata"]["generation"] = 1.into();
+    } else if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("generation");
+    }
+    match (resource.group, resource.plural) {
+        ("", "pods") => object["status"] = json!({"phase": "Pending", "qosClass": defaults::qos_class(object)}),
+        ("", "namespaces") => {
+            object["status"] = json!({"phase": "Active"});
+            let finalizers = &mut object["spec"]["finalizers"];
+            match finalizers.as_array_mut() {
+                Some(list) if list.iter().any(|name| name == "kubernetes") => {}
+                Some(list) => list.push("kubernetes".into()),
+                None => *finalizers = json!(["kubernetes"]),
+            }
+        }
+        ("", "services") => object["status"] = json!({"loadBalancer": {}}),
+        // A kubelet registers with its status.
+        ("", "nodes") => {}
+        _ if resource.has_status() => object["status"] = json!({}),
+        _ => {}
+    }
+}
+
+/// Before an update through the main path or `subresource`: what that path does not write stays as it is.
+pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+    let keep = |new: &mut Value, field: &str| match old.get(field) {
+        Some(value) => new[field] = value.clone(),
+        None => {
+            if let Some(root) = new.as_object_mut() {
+                root.remove(field);
+            }
+        }
+    };
+    match subresource {
+        "status" => {
+            let status = new.get("status").cloned();
+            let metadata = new["metadata"].clone();
+            *new = old.clone();
+            if let Some(status) = status {
+                new["status"] = status;
+            }
+            // Upstream's status strategies let labels, annotations and finalizers through.
+            for field in ["labels", "annotations", "finalizers", "resourceVersion"] {
+                set_or_remove(&mut new["metadata"], field, metadata.get(field));
+            }
+            if (resource.group, resource.plural) == ("", "pods") && new["status"]["qosClass"].is_null() {
+                new["status"]["qosClass"] = old["status"]["qosClass"].clone();
+            }
+        }
+        "finalize" => keep(new, "status"),
+        "ephemeralcontainers" => {
+            let added = new["spec"]["ephemeralContainers"].clone();
+            let revision = new["metadata"].get("resourceVersion").cloned();
+            *new = old.clone();
+            if !added.is_null() {
+                new["spec"]["ephemeralContainers"] = added;
+            }
+            set_or_remove(&mut new["metadata"], "resourceVersion", revision.as_ref());
+        }
+        _ => {
+            if resource.has_status() {
+                keep(new, "status");
+            }
+            if (resource.group, resource.plural) == ("", "namespaces") {
+                let finalizers = old["spec"].get("finalizers").cloned();
+                if !new["spec"].is_object() {
+                    new["spec"] = Value::Object(Map::new());
+                }
+                set_or_remove(&mut new["spec"], "finalizers", finalizers.as_ref());
+            }
+        }
+    }
+    set_or_remove(&mut new["metadata"], "generation", old["metadata"].get("generation"));
+    if counts_generations(resource) && subresource != "status" && differs(resource, new, old) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        new["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+fn differs(resource: &Resource, new: &Value, old: &Value) -> bool {
+    if resource.plural == "endpointslices" {
+        return ["endpoints", "ports"].iter().any(|field| new.get(*field) != old.get(*field));
+    }
+    new.get("spec") != old.get("spec")
+}
+
+/// Puts `value` into an object's field, or takes the field away.
+pub fn set_or_remove(object: &mut Value, field: &str, value: Option<&Value>) {
+    let Some(map) = object.as_object_mut() else { return };
+    match value {
+        Some(value) if !value.is_null() => {
+            map.insert(field.to_owned(), value.clone());
+        }
+        _ => {
+            map.remove(field);
+        }
+    }
+}
