@@ -1,6 +1,8 @@
 //! Development tasks: `cargo xtask` lists them.
 
+mod bench;
 mod codegen;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -10,11 +12,18 @@ struct Task {
     run: fn(&[String]) -> anyhow::Result<()>,
 }
 
-const TASKS: &[Task] = &[Task {
-    name: "codegen",
-    about: "write crates/api/src/schema/generated.rs: --openapi PATH --protobuf-crate PATH [--check]",
-    run: codegen::run,
-}];
+const TASKS: &[Task] = &[
+    Task {
+        name: "codegen",
+        about: "write crates/api/src/schema/generated.rs: --openapi PATH --protobuf-crate PATH [--check]",
+        run: codegen::run,
+    },
+    Task {
+        name: "tidy",
+        about: "check the invariants and the style that a program can check",
+        run: tidy::run,
+    },
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

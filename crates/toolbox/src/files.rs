@@ -21,6 +21,13 @@ pub fn cat(args: &[String]) -> Outcome {
     Ok(0)
 }
 
+pub fn stat(args: &[String]) -> Outcome {
+    let [name] = args else { return Err(Failure::Usage("a path, please")) };
+    let metadata = fs::symlink_metadata(name).map_err(failed(name))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    say(&format!("uid {} gid {} mode {mode:o}", metadata.uid(), metadata.gid())).map(|()| 0)
+}
+
 pub fn echo(args: &[String]) -> Outcome {
     say(&args.join(" ")).map(|()| 0)
 }

@@ -60,6 +60,18 @@ enum Command {
     },
     /// Run the chapter's manifests on three nodes and hold each against what the kernel shows.
     Demo(demo::DemoArgs),
+    /// Apply manifests, as `kubectl apply` does.
+    Apply(apply::ApplyArgs),
+    /// Show objects, as `kubectl get` does.
+    Get(get::GetArgs),
+    /// Show everything about an object, its events too.
+    Describe(describe::DescribeArgs),
+    /// Print a container's log.
+    Logs(logs::LogsArgs),
+    /// Run a command in a container; its exit code is passed on.
+    Exec(exec::ExecArgs),
+    /// Delete objects.
+    Delete(delete::DeleteArgs),
     /// Which parts of the cluster run, and what is on the nodes; exits 1 if a part does not.
     Status {
         #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
@@ -95,7 +107,7 @@ struct UpArgs {
     nodes: u32,
     /// Apply these manifests when the nodes are Ready (a file or a directory; may be given again).
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
-    file: Vec<PathBuf>,
+    file: Vec<String>,
     /// Stay, and write the supervisor's messages here.
     #[arg(long)]
     foreground: bool,
@@ -131,7 +143,10 @@ pub fn run(cli: Cli) -> Result<i32> {
             let options = up::Options { nodes: args.nodes, foreground: args.foreground };
             let up = up::up(&layout, &options)?;
             tell_up(&layout, &up)?;
-            Ok(0)
+            match args.file.is_empty() {
+                true => Ok(0),
+                false => ask(&layout, |client| apply::apply(client, apply::ApplyArgs { filename: args.file, ..Default::default() })),
+            }
         }
         Command::Down { keep_data } => {
             need_root("down")?;
@@ -152,6 +167,12 @@ pub fn run(cli: Cli) -> Result<i32> {
             };
             demo::run(&layout, &args)
         }
+        Command::Apply(args) => ask(&layout, |client| apply::apply(client, args)),
+        Command::Get(args) => ask(&layout, |client| get::get(client, args)),
+        Command::Describe(args) => ask(&layout, |client| describe::describe(client, args)),
+        Command::Logs(args) => ask(&layout, |client| logs::logs(client, args)),
+        Command::Exec(args) => ask(&layout, |client| exec::exec(client, args)),
+        Command::Delete(args) => ask(&layout, |client| delete::delete(client, args)),
         Command::Status { output } => status::run(&layout, output == "json"),
         Command::Image { command } => {
             images::run(&layout, command)?;
@@ -181,6 +202,16 @@ pub fn run(cli: Cli) -> Result<i32> {
             Ok(0)
         }
     }
+}
+
+/// Runs a command's requests against the cluster, as its administrator.
+fn ask<F: Future<Output = Result<i32>>>(layout: &Layout, command: impl FnOnce(kube::Client) -> F) -> Result<i32> {
+    layout.read()?;
+    if !rustix::process::geteuid().is_root() {
+        bail!("the cluster's sockets are root's: run this as root, or use kubectl with a kubeconfig you may read");
+    }
+    let socket = layout.admin_socket();
+    runtime()?.block_on(async { command(node::client::unix(socket)).await })
 }
 
 fn need_root(command: &str) -> Result<()> {

@@ -1,0 +1,39 @@
+//! `cargo xtask bench`: the benchmarks, each comparing side by side in one run, built in release.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A benchmark is an example of the crate it measures.
+const BENCHES: &[(&str, &str, &str, &str)] = &[
+    ("launch", "keeper", "launch-bench", "a container against runc, crun and a bare clone3 + exec"),
+    ("net", "node", "net-bench", "pod networks, policy changes, connect latency against bare and conntrack"),
+    ("api", "control", "api-bench", "creates, GET, LIST of the API server"),
+    ("paths", "cofferdam", "path-bench", "whole paths: up, POST to first instruction, Deployment of 50, memory"),
+];
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    for name in arguments {
+        if !BENCHES.iter().any(|(known, ..)| known == name) {
+            let known: Vec<_> = BENCHES.iter().map(|(name, ..)| *name).collect();
+            bail!("no benchmark {name}: there are {}", known.join(", "));
+        }
+    }
+    for (name, package, example, about) in BENCHES {
+        if !arguments.is_empty() && !arguments.iter().any(|one| one == name) {
+            continue;
+        }
+        println!("\n== {name}: {about}");
+        let mut command = Command::new("cargo");
+        command.args(["run", "--quiet", "--release", "--package", package, "--example", example]);
+        if *name == "paths" {
+            let built = Command::new("cargo").args(["build", "--quiet", "--release", "--package", "cofferdam"]).status();
+            ensure!(built.context("run cargo")?.success(), "the program does not build");
+            let program = std::env::current_dir()?.join("target/release/cofferdam");
+            command.arg("--").arg(program);
+        }
+        let status = command.status().context("run cargo")?;
+        ensure!(status.success(), "{example} failed: {status}");
+    }
+    Ok(())
+}
