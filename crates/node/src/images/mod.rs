@@ -116,3 +116,5 @@ pub struct ImageName {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod pull_tests;
