@@ -22,6 +22,15 @@ pub fn answer(server: &ApiServer, method: &Method, path: &str, accept: &str) -> 
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let aggregated = Aggregated::negotiate(accept);
     let found = match (parts.as_slice(), aggregated) {
+        (["openapi", "v3"], _) => return Ok(respond::json_bytes(StatusCode::OK, api::openapi::index())),
+        (["openapi", "v3", rest @ ..], _) => {
+            let document = api::openapi::document(&rest.join("/")).ok_or_else(ApiError::no_such_path)?;
+            let mut response = respond::json_bytes(StatusCode::OK, document.json.as_bytes());
+            if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", document.hash)) {
+                response.headers_mut().insert(header::ETAG, tag);
+            }
+            return Ok(response);
+        }
         ([], _) => Some(paths()),
         (["version"], _) => Some(version()),
         (["api"], Some(format)) => return Ok(aggregated_answer(format, &discovery::aggregated_core(format))),

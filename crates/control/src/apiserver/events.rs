@@ -1,22 +1,15 @@
 //! One set of events in two shapes: stored as core events, also served under `events.k8s.io`, which has other names for the
-//! same fields (upstream's `pkg/apis/events/v1` conversion).
+//! same fields (`api::convert`).
 
-use api::registry::Resource;
+use api::{convert, registry, registry::Resource};
 use serde_json::Value;
 
-/// (`events.k8s.io` name, core name)
-const NAMES: [(&str, &str); 7] = [
-    ("regarding", "involvedObject"),
-    ("note", "message"),
-    ("reportingController", "reportingComponent"),
-    ("deprecatedSource", "source"),
-    ("deprecatedFirstTimestamp", "firstTimestamp"),
-    ("deprecatedLastTimestamp", "lastTimestamp"),
-    ("deprecatedCount", "count"),
-];
-
 fn differs(resource: &Resource) -> bool {
-    (resource.group, resource.plural) == ("events.k8s.io", "events")
+    resource.stored_as != (resource.group, resource.plural)
+}
+
+fn events() -> Option<&'static Resource> {
+    registry::by_plural("events.k8s.io", "v1", "events")
 }
 
 /// From the stored form to the one `resource` serves, where they differ.
@@ -29,22 +22,16 @@ pub fn stored_shape(resource: &Resource) -> Option<fn(Value) -> Value> {
     differs(resource).then_some(stored as fn(Value) -> Value)
 }
 
-fn served(event: Value) -> Value {
-    rename(event, "events.k8s.io/v1", |(new, core)| (core, new))
+fn served(mut event: Value) -> Value {
+    if let Some(resource) = events() {
+        convert::from_stored(resource, &mut event);
+    }
+    event
 }
 
-fn stored(event: Value) -> Value {
-    rename(event, "v1", |names| names)
-}
-
-fn rename(mut event: Value, version: &str, order: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str)) -> Value {
-    if let Some(map) = event.as_object_mut() {
-        for (from, to) in NAMES.map(order) {
-            if let Some(value) = map.remove(from) {
-                map.insert(to.to_owned(), value);
-            }
-        }
-        map.insert("apiVersion".into(), version.into());
+fn stored(mut event: Value) -> Value {
+    if let Some(resource) = events() {
+        convert::to_stored(resource, &mut event);
     }
     event
 }

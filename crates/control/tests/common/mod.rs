@@ -1,0 +1,143 @@
+//! A control process within the test: its own directory, a random port, both kinds of sockets.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    net::TcpListener,
+    os::unix::{fs::OpenOptionsExt, net::UnixListener},
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+pub struct Control {
+    dir: tempfile::TempDir,
+    // Dropped first: ends the server.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Control {
+    pub fn start() -> Control {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir_all(path("run/nodes/node-1")).unwrap();
+        let kubeconfig: File = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path("kubeconfig"))
+            .unwrap();
+        let config = control::Config {
+            data_dir: path("control"),
+            run_dir: path("run"),
+            kubeconfig,
+            tls: TcpListener::bind("127.0.0.1:0").unwrap(),
+            admin: UnixListener::bind(path("run/control.sock")).unwrap(),
+            nodes: vec![("node-1".into(), UnixListener::bind(path("run/nodes/node-1/control.sock")).unwrap())],
+            service_cidr: "10.96.0.0/16".into(),
+            cluster_id: "c0ffee".into(),
+        };
+        fs::create_dir(path("control")).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.spawn(async move {
+            let error = control::run(config).await;
+            eprintln!("control ended: {error:?}");
+        });
+        let control = Control { dir, runtime: Some(runtime) };
+        // A connection waits in the backlog until the server accepts, so one request is enough to know that it serves.
+        let health = control.curl_admin(&["http://c/readyz"]);
+        assert!(health.status.success(), "{}", String::from_utf8_lossy(&health.stderr));
+        control
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_with(arguments, "", &[])
+    }
+
+    /// kubectl with `input` on its stdin and these environment variables.
+    pub fn kubectl_with(&self, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> Output {
+        let mut child = Command::new("kubectl")
+            .args(arguments)
+            .env("KUBECONFIG", self.path("kubeconfig"))
+            .env("HOME", self.dir.path())
+            .envs(environment.iter().copied())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// kubectl's output, which must be a success.
+    pub fn ok(&self, line: &str) -> String {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let out = self.kubectl(&arguments);
+        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "kubectl {line}\n{stdout}{stderr}");
+        format!("{stdout}{stderr}")
+    }
+
+    /// What kubectl says when it is refused.
+    pub fn refused(&self, line: &str) -> String {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let out = self.kubectl(&arguments);
+        assert!(!out.status.success(), "kubectl {line} was not refused: {}", String::from_utf8_lossy(&out.stdout));
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+
+    /// kubectl reading `input`.
+    pub fn feed(&self, line: &str, input: &str) -> Result<String, String> {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let out = self.kubectl_with(&arguments, input, &[]);
+        let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        if out.status.success() { Ok(text) } else { Err(text) }
+    }
+
+    fn curl_admin(&self, arguments: &[&str]) -> Output {
+        Command::new("curl")
+            .args(["-sS", "--fail-with-body", "--max-time", "20", "--unix-socket"])
+            .arg(self.path("run/control.sock"))
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// curl over the administrator's socket; the body, whatever the status.
+    pub fn curl(&self, arguments: &[&str]) -> serde_json::Value {
+        let out = self.curl_admin(arguments);
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|error| {
+            panic!("{arguments:?}: {error}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+        })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Whether a program is there; says on the terminal that the test is skipped where it is not.
+pub fn has(program: &str, test: &str) -> bool {
+    let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success();
+    if !there {
+        skipped(test, &format!("{program} is not installed"));
+    }
+    there
+}
+
+fn skipped(test: &str, why: &str) {
+    let line = format!("SKIPPED {test}: {why}\n");
+    match fs::OpenOptions::new().write(true).open("/dev/tty") {
+        Ok(mut terminal) => terminal.write_all(line.as_bytes()).unwrap(),
+        Err(_) => eprint!("{line}"),
+    }
+}
