@@ -69,12 +69,13 @@ async fn carry_out(world: &World, deployment: &Deployment, plan: Plan) -> Result
             recorder.normal(deployment, note.reason, note.message);
         }
     }
-    let mut version = deployment.metadata.resource_version.clone();
+    // A write of the status carries annotations too.
+    let mut metadata = deployment.metadata.clone();
     if let Some(revision) = plan.revision {
         let patch = json!({ "metadata": { "uid": deployment.metadata.uid,
             "annotations": { deployment::REVISION: revision } } });
         let changed = deployments.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        version = changed.metadata.resource_version.clone();
+        metadata = changed.metadata.clone();
         // What the spec says now may be another than what was decided on: the status is then written next time.
         let is_same = changed.metadata.generation == deployment.metadata.generation;
         world.saw(changed);
@@ -83,9 +84,7 @@ async fn carry_out(world: &World, deployment: &Deployment, plan: Plan) -> Result
         }
     }
     if deployment.status.as_ref() != Some(&plan.status) {
-        let mut changed = deployment.clone();
-        changed.metadata.resource_version = version;
-        changed.status = Some(plan.status);
+        let changed = Deployment { metadata, status: Some(plan.status), ..deployment.clone() };
         world.saw(deployments.replace_status(name, &PostParams::default(), &changed).await?);
     }
     Ok(())
