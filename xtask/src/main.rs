@@ -23,6 +23,11 @@ const TASKS: &[Task] = &[
         about: "check the invariants and the style that a program can check",
         run: tidy::run,
     },
+    Task {
+        name: "bench",
+        about: "run the benchmarks in release, side by side with what they are compared with: [NAME…]",
+        run: bench::run,
+    },
 ];
 
 fn main() -> ExitCode {
