@@ -19,13 +19,14 @@ mod watches;
 
 use std::sync::{Arc, Mutex};
 
-use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::ApiResource;
+use tokio::task::JoinSet;
 
 use cache::{Cache, Change, Key, controller_of, key_of};
 use garbage::Graph;
@@ -120,23 +121,28 @@ pub async fn run(client: Client, root_ca: String) {
         garbage_queue: Queue::new(),
         client,
     });
-    let (watching, synced) = watches::start(&world).await;
-    let working = work(world.clone());
-    let everything: Vec<BoxFuture<'static, ()>> = vec![
-        writing.boxed(),
-        watching.boxed(),
-        async move {
-            synced.await;
-            world.graph().is_whole = true;
-            world.look_at_everything_owned();
-            working.await;
-        }
-        .boxed(),
-    ];
-    join_all(everything).await;
+    let (watches, synced) = watches::start(&world).await;
+    // Dropping the set ends what is in it.
+    let mut parts = JoinSet::new();
+    parts.spawn(writing);
+    for watch in watches {
+        parts.spawn(watch);
+    }
+    synced.await;
+    world.graph().is_whole = true;
+    world.look_at_everything_owned();
+    for worker in workers(&world) {
+        parts.spawn(worker);
+    }
+    // None of them ends by itself but with the server; a loop that panicked must not be missing in silence.
+    if let Some(Err(ended)) = parts.join_next().await
+        && let Ok(panic) = ended.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
 }
 
-fn work(world: Arc<World>) -> impl Future<Output = ()> + Send {
+fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
     macro_rules! worker {
         ($queue:ident, $sync:path) => {{
             let for_work = world.clone();
@@ -147,7 +153,7 @@ fn work(world: Arc<World>) -> impl Future<Output = ()> + Send {
             world.$queue.clone().work(WORKERS, work).boxed()
         }};
     }
-    let workers: Vec<BoxFuture<'static, ()>> = vec![
+    vec![
         worker!(deployment_queue, deployment::sync),
         worker!(replica_set_queue, replica_set::sync),
         worker!(endpoints_queue, endpoints::sync),
@@ -155,10 +161,7 @@ fn work(world: Arc<World>) -> impl Future<Output = ()> + Send {
         worker!(service_account_queue, service_account::sync),
         worker!(node_queue, node::sync),
         worker!(garbage_queue, garbage::sync),
-    ];
-    async move {
-        join_all(workers.into_iter().map(tokio::spawn)).await;
-    }
+    ]
 }
 
 impl World {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::StreamExt as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
@@ -33,8 +33,8 @@ pub(super) trait Tracked:
 /// Pauses between attempts to learn what kinds there are, while the server starts.
 const DISCOVERY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// The watching, to be run, and a future that is done when every kind was listed once.
-pub(super) async fn start(world: &Arc<World>) -> (BoxFuture<'static, ()>, BoxFuture<'static, ()>) {
+/// The watches, to be run, and a future that is done when every kind was listed once.
+pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, BoxFuture<'static, ()>) {
     let kinds = discover(&world.client).await;
     let (listed, mut progress) = watch::channel(0usize);
     let mut watches: Vec<BoxFuture<'static, ()>> = Vec::new();
@@ -56,14 +56,11 @@ pub(super) async fn start(world: &Arc<World>) -> (BoxFuture<'static, ()>, BoxFut
         }
     }
     let all = watches.len();
-    let watching = async move {
-        join_all(watches.into_iter().map(tokio::spawn)).await;
-    };
     let synced = async move {
         // An error means that no watch is left to count.
         let _ = progress.wait_for(|listed| *listed >= all).await;
     };
-    (watching.boxed(), synced.boxed())
+    (watches, synced.boxed())
 }
 
 /// All kinds that can be listed, watched and deleted, but events: they own nothing and nobody owns them.
