@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use kernel::netlink::{Family, NetlinkError, Socket};
 use kernel::nft::{
-    self, Base, Chain, ChainKind, CommitError, Data, DataType, Direction, Elements, Expr, Hook, Rule, Set, SetType,
-    Table, Transaction, Verdict, interval_elements,
+    self, Base, Chain, ChainKind, CommitError, Data, DataType, Direction, Elements, Expr, Hook, Rule, Set,
+    SetType, Table, Transaction, Verdict, interval_elements,
 };
 use kernel::route::netns;
 
@@ -38,7 +38,9 @@ fn large(n: u32) -> Table {
     let verdicts: Elements = (0..n)
         .map(|i| ((address(i), false), Data::Verdict(Verdict::Jump(format!("c{}", i % 100)))))
         .collect();
-    table.sets.insert("verdicts".into(), Set { of: SetType::verdict_map(DataType::Ipv4Addr), elements: verdicts });
+    table
+        .sets
+        .insert("verdicts".into(), Set { of: SetType::verdict_map(DataType::Ipv4Addr), elements: verdicts });
     let peers = (0..n).map(|i| ((address(i), false), Data::Nothing)).collect();
     table.sets.insert("peers".into(), Set { of: SetType::set(&[DataType::Ipv4Addr]), elements: peers });
     let blocks = (0..n / 10).map(|i| (i * 512, i * 512 + 255)).map(|(a, b)| (a.into(), b.into()));
@@ -87,7 +89,9 @@ fn ten_thousand_elements_go_in_one_batch_and_are_read_back() {
 
 #[test]
 fn a_transaction_is_all_or_nothing_and_its_error_names_the_object() {
-    let Some(mut socket) = socket("a_transaction_is_all_or_nothing_and_its_error_names_the_object") else { return };
+    let Some(mut socket) = socket("a_transaction_is_all_or_nothing_and_its_error_names_the_object") else {
+        return;
+    };
     let mut transaction = Transaction::new(nft::Family::Inet, "t");
     transaction.add_table(None);
     transaction.add_set("good", &SetType::set(&[DataType::Ipv4Addr]));
@@ -122,10 +126,13 @@ fn intervals_that_touch_are_one() {
         block("255.0.0.0", "255.255.255.255"),
     ]);
     let keys: Vec<_> = elements.keys().map(|(key, end)| (key.as_slice(), *end)).collect();
-    assert_eq!(keys, [
-        (&[0, 0, 0, 0][..], true),
-        (&[10, 0, 0, 0], false),
-        (&[10, 0, 2, 0], true),
-        (&[255, 0, 0, 0], false),
-    ]);
+    assert_eq!(
+        keys,
+        [
+            (&[0, 0, 0, 0][..], true),
+            (&[10, 0, 0, 0], false),
+            (&[10, 0, 2, 0], true),
+            (&[255, 0, 0, 0], false),
+        ]
+    );
 }

@@ -89,7 +89,8 @@ fn a_machine_that_drops_what_is_forwarded_lets_the_cluster_through() {
     let machine = machine();
     let (world, there, _) = world(&machine);
     world.echo(&[443], &[]).unwrap();
-    let foreign = "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }";
+    let foreign =
+        "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }";
     nft(&machine, &[foreign]);
     let before = nft(&machine, &["list", "ruleset"]);
     let fabric = machine.run(|| Fabric::create(config("docker"))).unwrap();
@@ -116,12 +117,14 @@ fn everything(netns: &Netns) -> (BTreeMap<String, String>, String) {
         let mut sysctls = BTreeMap::new();
         walk(Path::new("/proc/sys/net"), &mut sysctls);
         // Counters, which move by themselves.
-        sysctls.retain(|name, _| !name.ends_with("_count") && !name.contains("/netfilter/nf_conntrack_buckets"));
+        sysctls
+            .retain(|name, _| !name.ends_with("_count") && !name.contains("/netfilter/nf_conntrack_buckets"));
         let ip = |arguments: &[&str]| {
             let output = std::process::Command::new("ip").args(arguments).output().unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
-        let rest = [rules, ip(&["-br", "link"]), ip(&["-br", "addr"]), ip(&["route", "show", "table", "all"])];
+        let rest =
+            [rules, ip(&["-br", "link"]), ip(&["-br", "addr"]), ip(&["route", "show", "table", "all"])];
         (sysctls, rest.join("\n"))
     })
 }
@@ -171,7 +174,8 @@ fn a_restarted_agent_takes_over_without_a_gap() {
     for server in [&open, &closed] {
         server.netns.echo(&[80], &[]).unwrap();
     }
-    let deny = || policy("{metadata: {name: d, namespace: foo}, spec: {podSelector: {matchLabels: {app: closed}}}}");
+    let deny =
+        || policy("{metadata: {name: d, namespace: foo}, spec: {podSelector: {matchLabels: {app: closed}}}}");
     cluster.apply(&[namespace("foo", &[]), deny()]);
     let mut stream = closed.netns.connect(open.at(80), PATIENCE).unwrap();
     assert!(echoes(&mut stream, PATIENCE));
@@ -186,7 +190,8 @@ fn a_restarted_agent_takes_over_without_a_gap() {
     assert!(echoes(&mut stream, PATIENCE));
     assert!(open.netns.connect(closed.at(80), GRACE).is_err());
 
-    let records: Vec<_> = [&open, &closed].map(|pod| policy::network_policy::Event::UpsertPod(pod.record())).into();
+    let records: Vec<_> =
+        [&open, &closed].map(|pod| policy::network_policy::Event::UpsertPod(pod.record())).into();
     assert_eq!(net.adopt(open.net.clone()).unwrap(), Some(open.ip));
     assert_eq!(net.adopt(closed.net.clone()).unwrap(), Some(closed.ip));
     assert_eq!(net.adopt(pod("foo", "never", &[])).unwrap(), None);

@@ -18,7 +18,9 @@ const TCP: [u16; 3] = [80, 5432, 8080];
 const UDP: [u16; 2] = [53, 5432];
 
 /// (node, namespace, name, labels, port named `web`)
-const PODS: [(usize, &str, &str, &[(&str, &str)], u16); 7] = [
+type PodRow = (usize, &'static str, &'static str, &'static [(&'static str, &'static str)], u16);
+
+const PODS: [PodRow; 7] = [
     (0, "foo", "webserver", &[("app", "webserver"), ("tier", "front")], 80),
     (0, "foo", "database", &[("app", "database"), ("tier", "back")], 5432),
     (1, "foo", "webserver-2", &[("app", "webserver"), ("tier", "front"), ("canary", "yes")], 8080),
@@ -126,13 +128,19 @@ const ROWS: &[(&str, &[(&str, &str)])] = &[
     ("a named port of ingress", &[("foo", "{podSelector: {}, ingress: [{ports: [{port: web}]}]}")]),
     (
         "a named port of egress is the server's",
-        &[("foo", "{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: web}, {port: 53, protocol: UDP}]}]}")],
+        &[(
+            "foo",
+            "{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: web}, {port: 53, protocol: UDP}]}]}",
+        )],
     ),
     (
         "policies add up",
         &[
             ("foo", "{podSelector: {matchLabels: {app: database}}, ingress: [{ports: [{port: 80}]}]}"),
-            ("foo", "{podSelector: {matchLabels: {tier: back}}, ingress: [{ports: [{port: 53, protocol: UDP}]}]}"),
+            (
+                "foo",
+                "{podSelector: {matchLabels: {tier: back}}, ingress: [{ports: [{port: 53, protocol: UDP}]}]}",
+            ),
             (
                 "foo",
                 "{podSelector: {matchLabels: {app: webserver}}, policyTypes: [Egress], egress: [{to: [{podSelector: \
@@ -143,7 +151,10 @@ const ROWS: &[(&str, &[(&str, &str)])] = &[
     (
         "both ends must allow",
         &[
-            ("bar", "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: 80}]}]}"),
+            (
+                "bar",
+                "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}], ports: [{port: 80}]}]}",
+            ),
             ("foo", "{podSelector: {}, ingress: [{ports: [{port: 80}, {port: 5432}]}]}"),
         ],
     ),
@@ -193,7 +204,8 @@ impl World {
             .collect();
         let compilers = cluster.nodes.iter().map(|_| Compiler::new(&[ir::Family::V4])).collect();
         let mut world = World { cluster, pods, objects, namespaces, compilers };
-        let mut events: Vec<Event> = NAMESPACES.iter().map(|(name, labels)| namespace(name, labels)).collect();
+        let mut events: Vec<Event> =
+            NAMESPACES.iter().map(|(name, labels)| namespace(name, labels)).collect();
         events.extend(world.objects.iter().map(|pod| Event::UpsertPod(PodRecord::from_api(pod, ""))));
         world.apply(&events);
         world
@@ -203,7 +215,8 @@ impl World {
         for (index, compiler) in self.compilers.iter_mut().enumerate() {
             let localized = |event: &Event| match event {
                 Event::UpsertPod(record) => {
-                    let object = self.objects.iter().find(|o| o.metadata.uid.as_deref() == Some(&record.uid)).unwrap();
+                    let object =
+                        self.objects.iter().find(|o| o.metadata.uid.as_deref() == Some(&record.uid)).unwrap();
                     Event::UpsertPod(PodRecord::from_api(object, &node_name(index)))
                 }
                 other => other.clone(),
@@ -226,11 +239,14 @@ impl World {
 
     /// Probes all pairs; says every disagreement.
     fn check(&self, row: &str, policies: &[NetworkPolicy]) -> Vec<String> {
-        let objects =
-            network_policy::Cluster { pods: &self.objects, namespaces: &self.namespaces, policies };
+        let objects = network_policy::Cluster { pods: &self.objects, namespaces: &self.namespaces, policies };
         let mut wrong = Vec::new();
-        let nodes = self.cluster.nodes.iter().map(|node| (&node.netns, node.addresses.node_ip, "a node".to_string()));
-        let pods = self.pods.iter().map(|pod| (&pod.netns, pod.ip, format!("{}/{}", pod.net.namespace, pod.net.name)));
+        let nodes =
+            self.cluster.nodes.iter().map(|node| (&node.netns, node.addresses.node_ip, "a node".to_string()));
+        let pods = self
+            .pods
+            .iter()
+            .map(|pod| (&pod.netns, pod.ip, format!("{}/{}", pod.net.namespace, pod.net.name)));
         let clients: Vec<_> = pods.chain(nodes).collect();
         let results: Vec<_> = std::thread::scope(|scope| {
             let running: Vec<_> = clients
@@ -251,7 +267,11 @@ impl World {
                                 layer4: Layer4::Port(protocol, port),
                             };
                             let naive = network_policy::evaluate(&objects, &flow);
-                            assert_eq!(naive, self.rule_sets_allow(&flow), "{row}: {flow:?}: evaluator, rule sets");
+                            assert_eq!(
+                                naive,
+                                self.rule_sets_allow(&flow),
+                                "{row}: {flow:?}: evaluator, rule sets"
+                            );
                             (Probe { to: SocketAddrV4::new(server.ip, port), transport }, naive)
                         })
                         .collect();

@@ -187,7 +187,12 @@ fn host_ports_lead_to_the_pod_by_protocol_and_address() {
     let cluster = Cluster::new(2);
     let node = &cluster.nodes[0];
     let ip = node.addresses.node_ip;
-    let port = |host_ip, protocol, host_port, container_port| HostPort { host_ip, protocol, host_port, container_port };
+    let port = |host_ip, protocol, host_port, container_port| HostPort {
+        host_ip,
+        protocol,
+        host_port,
+        container_port,
+    };
     let mut server = pod("foo", "server", &[]);
     server.host_ports = vec![
         port(None, Protocol::Tcp, 9000, 80),
@@ -246,7 +251,9 @@ fn a_neighbour_does_not_reach_the_nodes_loopback() {
     kernel::route::replace_route(&mut batch, kernel::route::Route { to, link: eth0, via, source: None });
     inside.request(&batch).unwrap();
     let output = a.netns.run(|| {
-        std::process::Command::new("ip").args(["route", "del", "local", "127.0.0.0/8", "table", "local"]).output()
+        std::process::Command::new("ip")
+            .args(["route", "del", "local", "127.0.0.0/8", "table", "local"])
+            .output()
     });
     assert!(output.unwrap().status.success());
     let raw = a.netns.raw_sender().unwrap();

@@ -94,7 +94,8 @@ impl Netns {
     pub fn raw_sender(&self) -> Result<RawSender> {
         let flags = SocketFlags::CLOEXEC;
         let protocol = Some(rustix::net::ipproto::RAW);
-        let fd = self.run(|| rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, protocol))?;
+        let fd =
+            self.run(|| rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, protocol))?;
         Ok(RawSender { fd })
     }
 
@@ -107,8 +108,8 @@ impl Netns {
             other => anyhow::bail!("no sniffer for protocol {other}"),
         };
         let flags = SocketFlags::CLOEXEC;
-        let fd =
-            self.run(|| rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(protocol)))?;
+        let fd = self
+            .run(|| rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(protocol)))?;
         Ok(Sniffer { fd })
     }
 }
@@ -181,7 +182,8 @@ impl Netns {
     /// Asks all questions at once. Waits until every one that is expected to be answered is, or [`PATIENCE`] is over,
     /// and [`GRACE`] for those that are not. Returns the answers in order.
     pub fn probe(&self, probes: &[(Probe, bool)]) -> Result<Vec<bool>> {
-        let flights: Vec<Flight> = self.run(|| probes.iter().map(|(probe, _)| fly(*probe)).collect::<Result<_>>())?;
+        let flights: Vec<Flight> =
+            self.run(|| probes.iter().map(|(probe, _)| fly(*probe)).collect::<Result<_>>())?;
         let mut answers = vec![false; probes.len()];
         let started = Instant::now();
         let mut all_expected: Option<Instant> = None;
@@ -195,7 +197,9 @@ impl Netns {
                 all_expected = Some(now);
             }
             let end = all_expected.map_or(started + PATIENCE, |since| since + GRACE);
-            let Some(left) = end.checked_duration_since(now).filter(|left| !left.is_zero() && !open.is_empty()) else {
+            let Some(left) =
+                end.checked_duration_since(now).filter(|left| !left.is_zero() && !open.is_empty())
+            else {
                 return Ok(answers);
             };
             let mut fds: Vec<PollFd<'_>> = open
@@ -218,7 +222,10 @@ impl Netns {
                     continue;
                 }
                 let answered = match &flights[i] {
-                    Flight::Tcp(tcp) => rustix::net::sockopt::socket_error(&tcp.0)?.is_ok() && !events.contains(PollFlags::ERR),
+                    Flight::Tcp(tcp) => {
+                        rustix::net::sockopt::socket_error(&tcp.0)?.is_ok()
+                            && !events.contains(PollFlags::ERR)
+                    }
                     Flight::Udp(udp) => udp.recv(&mut [0; 64]).is_ok(),
                     Flight::Refused => false,
                 };
@@ -303,13 +310,15 @@ impl Sniffer {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => panic!("poll: {errno}"),
             }
-            let (len, _) = rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT).unwrap_or((0, 0));
+            let (len, _) =
+                rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT).unwrap_or((0, 0));
             let header = usize::from(buffer[0] & 15) * 4;
             if len < header || header < 20 {
                 continue;
             }
             let ip = |at: usize| Ipv4Addr::new(buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]);
-            let packet = Packet { source: ip(12), destination: ip(16), payload: buffer[header..len].to_vec() };
+            let packet =
+                Packet { source: ip(12), destination: ip(16), payload: buffer[header..len].to_vec() };
             if wanted(&packet) {
                 return Some(packet);
             }
@@ -346,7 +355,13 @@ pub const PSH: u8 = 8;
 pub const RST: u8 = 4;
 
 /// A TCP segment with those flags.
-pub fn tcp_segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
+pub fn tcp_segment(
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    flags: u8,
+    sequence: u32,
+    acknowledged: u32,
+) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());

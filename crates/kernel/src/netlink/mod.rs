@@ -48,7 +48,9 @@ impl NetlinkError {
 /// Takes "it is not there" for done.
 pub fn ignore_missing(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     match result {
-        Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV | Errno::SRCH | Errno::NXIO)) => Ok(()),
+        Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV | Errno::SRCH | Errno::NXIO)) => {
+            Ok(())
+        }
         other => other,
     }
 }

@@ -65,13 +65,9 @@ impl Socket {
             Family::Route => None,
             Family::Netfilter => Some(netlink::NETFILTER),
         };
-        let fd = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )
-        .map_err(|errno| NetlinkError::Call { call: "socket", errno })?;
+        let fd =
+            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
+                .map_err(|errno| NetlinkError::Call { call: "socket", errno })?;
         Socket::from_fd(fd)
     }
 
@@ -151,7 +147,8 @@ impl Socket {
                 match message.kind {
                     MSG_DONE => {
                         // A dump may end in an error of its own.
-                        let code = message.payload.get(..4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+                        let code =
+                            message.payload.get(..4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
                         return match code {
                             Some(code) if code < 0 => Err(NetlinkError::Refused {
                                 object: what.to_string(),
@@ -256,12 +253,14 @@ impl Socket {
                 "setsockopt(SO_SNDBUFFORCE)",
                 SOL_SOCKET,
                 SO_SNDBUFFORCE,
-                i32::try_from(needed).map_err(|_| NetlinkError::Call { call: "send", errno: Errno::MSGSIZE })?,
+                i32::try_from(needed)
+                    .map_err(|_| NetlinkError::Call { call: "send", errno: Errno::MSGSIZE })?,
             )?;
             self.send_limit = needed;
         }
-        let sent = rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, batch.bytes(), SendFlags::empty()))
-            .map_err(|errno| NetlinkError::Call { call: "send", errno })?;
+        let sent =
+            rustix::io::retry_on_intr(|| rustix::net::send(&self.fd, batch.bytes(), SendFlags::empty()))
+                .map_err(|errno| NetlinkError::Call { call: "send", errno })?;
         if sent == batch.bytes().len() {
             Ok(())
         } else {
@@ -333,7 +332,8 @@ impl Message<'_> {
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.get(..HEADER)?;
-        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
         let len = word(0) as usize;
         let message =

@@ -102,10 +102,13 @@ pub(super) fn base(m: &mut Batch, base: &Base) {
         m.attr_be32(2, base.priority as u32);
     });
     m.attr_be32(5, u32::from(!base.drop));
-    m.attr_str(7, match base.kind {
-        ChainKind::Filter | ChainKind::Other => "filter",
-        ChainKind::Nat => "nat",
-    });
+    m.attr_str(
+        7,
+        match base.kind {
+            ChainKind::Filter | ChainKind::Other => "filter",
+            ChainKind::Nat => "nat",
+        },
+    );
 }
 
 pub(super) fn rule(m: &mut Batch, rule: &Rule) {
@@ -124,25 +127,31 @@ fn named(m: &mut Batch, name: &str, fill: impl FnOnce(&mut Batch)) {
 fn put_expr(m: &mut Batch, expr: &Expr) {
     match expr {
         Expr::Meta { key, to } => named(m, "meta", |m| {
-            m.attr_be32(2, match key {
-                Meta::Iif => 4,
-                Meta::Oif => 5,
-                Meta::IifName => 6,
-                Meta::OifName => 7,
-                Meta::NfProto => 15,
-                Meta::L4Proto => 16,
-                Meta::Other(n) => *n,
-            });
+            m.attr_be32(
+                2,
+                match key {
+                    Meta::Iif => 4,
+                    Meta::Oif => 5,
+                    Meta::IifName => 6,
+                    Meta::OifName => 7,
+                    Meta::NfProto => 15,
+                    Meta::L4Proto => 16,
+                    Meta::Other(n) => *n,
+                },
+            );
             m.attr_be32(1, *to);
         }),
         Expr::Payload { base, offset, len, to } => named(m, "payload", |m| {
             m.attr_be32(1, *to);
-            m.attr_be32(2, match base {
-                Header::Link => 0,
-                Header::Network => 1,
-                Header::Transport => 2,
-                Header::Other(n) => *n,
-            });
+            m.attr_be32(
+                2,
+                match base {
+                    Header::Link => 0,
+                    Header::Network => 1,
+                    Header::Transport => 2,
+                    Header::Other(n) => *n,
+                },
+            );
             m.attr_be32(3, *offset);
             m.attr_be32(4, *len);
         }),
@@ -163,15 +172,18 @@ fn put_expr(m: &mut Batch, expr: &Expr) {
         }),
         Expr::Cmp { op, from, data } => named(m, "cmp", |m| {
             m.attr_be32(1, *from);
-            m.attr_be32(2, match op {
-                Op::Eq => 0,
-                Op::Neq => 1,
-                Op::Lt => 2,
-                Op::Lte => 3,
-                Op::Gt => 4,
-                Op::Gte => 5,
-                Op::Other(n) => *n,
-            });
+            m.attr_be32(
+                2,
+                match op {
+                    Op::Eq => 0,
+                    Op::Neq => 1,
+                    Op::Lt => 2,
+                    Op::Lte => 3,
+                    Op::Gt => 4,
+                    Op::Gte => 5,
+                    Op::Other(n) => *n,
+                },
+            );
             m.nest(3, |m| m.attr(1, data));
         }),
         Expr::Bitwise { from, to, mask, xor } => named(m, "bitwise", |m| {

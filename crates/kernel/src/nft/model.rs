@@ -210,24 +210,64 @@ pub type Register = u32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
-    Meta { key: Meta, to: Register },
+    Meta {
+        key: Meta,
+        to: Register,
+    },
     /// Bytes of a packet's header.
-    Payload { base: Header, offset: u32, len: u32, to: Register },
-    Ct { key: Ct, to: Register },
-    Cmp { op: Op, from: Register, data: Vec<u8> },
-    Bitwise { from: Register, to: Register, mask: Vec<u8>, xor: Vec<u8> },
+    Payload {
+        base: Header,
+        offset: u32,
+        len: u32,
+        to: Register,
+    },
+    Ct {
+        key: Ct,
+        to: Register,
+    },
+    Cmp {
+        op: Op,
+        from: Register,
+        data: Vec<u8>,
+    },
+    Bitwise {
+        from: Register,
+        to: Register,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
     /// In a set; with `to`, in a map (0 for a verdict).
-    Lookup { set: String, from: Register, to: Option<Register>, inverted: bool },
-    Immediate { to: Register, data: Vec<u8> },
+    Lookup {
+        set: String,
+        from: Register,
+        to: Option<Register>,
+        inverted: bool,
+    },
+    Immediate {
+        to: Register,
+        data: Vec<u8>,
+    },
     Verdict(Verdict),
-    Nat { source: bool, address: Register, port: Option<Register> },
+    Nat {
+        source: bool,
+        address: Register,
+        port: Option<Register>,
+    },
     Masquerade,
     /// `reject with icmp <code>`.
-    RejectIcmp { code: u8 },
+    RejectIcmp {
+        code: u8,
+    },
     RejectTcpReset,
-    Numgen { modulus: u32, random: bool, to: Register },
+    Numgen {
+        modulus: u32,
+        random: bool,
+        to: Register,
+    },
     /// `fib daddr type` (an RTN_ number).
-    FibDaddrType { to: Register },
+    FibDaddrType {
+        to: Register,
+    },
     /// One this program does not write.
     Other(String),
 }

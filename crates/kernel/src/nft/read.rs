@@ -79,12 +79,20 @@ fn list_tables(
     family: Family,
     mut take: impl FnMut(&str, Table),
 ) -> Result<(), NetlinkError> {
-    list(socket, "list tables", GETTABLE, DUMP, family.number(), |_| {}, |of, attrs| {
-        if let Some(name) = attrs.str(1).filter(|_| of == family.number()) {
-            let comment = attrs.get(6).and_then(decode::comment);
-            take(name, Table { comment, flags: attrs.be32(2).unwrap_or(0), ..Table::default() });
-        }
-    })
+    list(
+        socket,
+        "list tables",
+        GETTABLE,
+        DUMP,
+        family.number(),
+        |_| {},
+        |of, attrs| {
+            if let Some(name) = attrs.str(1).filter(|_| of == family.number()) {
+                let comment = attrs.get(6).and_then(decode::comment);
+                take(name, Table { comment, flags: attrs.be32(2).unwrap_or(0), ..Table::default() });
+            }
+        },
+    )
 }
 
 /// A base chain of anyone.
@@ -98,11 +106,19 @@ pub struct ForeignChain {
 /// All base chains of a family.
 pub fn base_chains(socket: &mut Socket, family: Family) -> Result<Vec<ForeignChain>, NetlinkError> {
     let mut chains = Vec::new();
-    list(socket, "list chains", GETCHAIN, DUMP, family.number(), |_| {}, |of, attrs| {
-        if of == family.number() {
-            chains.extend(base_chain(&attrs));
-        }
-    })?;
+    list(
+        socket,
+        "list chains",
+        GETCHAIN,
+        DUMP,
+        family.number(),
+        |_| {},
+        |of, attrs| {
+            if of == family.number() {
+                chains.extend(base_chain(&attrs));
+            }
+        },
+    )?;
     Ok(chains)
 }
 
@@ -147,23 +163,34 @@ pub fn table(socket: &mut Socket, family: Family, name: &str) -> Result<Option<T
     })?;
     let Some(mut table) = found else { return Ok(None) };
     let in_table = |m: &mut Batch| m.attr_str(1, name);
-    list(socket, "list chains", GETCHAIN, DUMP, number, |_| {}, |of, attrs| {
-        if of == number && attrs.str(1) == Some(name)
-            && let Some(chain) = attrs.str(3)
-        {
-            let base = decode::base(&attrs);
-            table.chains.insert(chain.to_string(), Chain { base, rules: Vec::new() });
-        }
-    })?;
+    list(
+        socket,
+        "list chains",
+        GETCHAIN,
+        DUMP,
+        number,
+        |_| {},
+        |of, attrs| {
+            if of == number
+                && attrs.str(1) == Some(name)
+                && let Some(chain) = attrs.str(3)
+            {
+                let base = decode::base(&attrs);
+                table.chains.insert(chain.to_string(), Chain { base, rules: Vec::new() });
+            }
+        },
+    )?;
     list(socket, "list rules", GETRULE, DUMP, number, in_table, |of, attrs| {
-        if of == number && attrs.str(1) == Some(name)
+        if of == number
+            && attrs.str(1) == Some(name)
             && let Some(chain) = attrs.str(2).and_then(|chain| table.chains.get_mut(chain))
         {
             chain.rules.push(decode::rule(&attrs));
         }
     })?;
     list(socket, "list sets", GETSET, DUMP, number, in_table, |of, attrs| {
-        if of == number && attrs.str(1) == Some(name)
+        if of == number
+            && attrs.str(1) == Some(name)
             && let (Some(set), Some(of)) = (attrs.str(2), decode::set_type(&attrs))
         {
             table.sets.insert(set.to_string(), Set { of, elements: Elements::new() });
@@ -175,7 +202,9 @@ pub fn table(socket: &mut Socket, family: Family, name: &str) -> Result<Option<T
             m.attr_str(2, set);
         };
         list(socket, "list elements", GETSETELEM, DUMP, number, filter, |_, attrs| {
-            state.elements.extend(attrs.nested(3).filter_map(|(_, payload)| decode::element(&attributes(payload))));
+            state
+                .elements
+                .extend(attrs.nested(3).filter_map(|(_, payload)| decode::element(&attributes(payload))));
         })?;
     }
     Ok(Some(table))

@@ -35,7 +35,10 @@ pub struct Address {
 pub enum LinkEvent {
     New(Link),
     /// It is gone, or went to another namespace.
-    Gone { index: u32, name: String },
+    Gone {
+        index: u32,
+        name: String,
+    },
 }
 
 impl LinkEvent {
@@ -70,7 +73,8 @@ pub fn links(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
     let mut batch = Batch::new();
     batch.message(RTM_GETLINK, DUMP, "list links", |m| m.put(&[0; 16]));
     let mut links = Vec::new();
-    socket.dump("list links", &batch, |event| links.extend(parse_link(event.payload).map(|(link, _)| link)))?;
+    socket
+        .dump("list links", &batch, |event| links.extend(parse_link(event.payload).map(|(link, _)| link)))?;
     Ok(links)
 }
 

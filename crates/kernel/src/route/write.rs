@@ -72,7 +72,9 @@ fn link_header(m: &mut Batch, index: u32, flags: u32, change: u32) {
 }
 
 pub fn set_up(batch: &mut Batch, index: u32) {
-    batch.message(RTM_NEWLINK, ACK, format!("bring link {index} up"), |m| link_header(m, index, IFF_UP, IFF_UP));
+    batch.message(RTM_NEWLINK, ACK, format!("bring link {index} up"), |m| {
+        link_header(m, index, IFF_UP, IFF_UP)
+    });
 }
 
 pub fn set_down(batch: &mut Batch, index: u32) {

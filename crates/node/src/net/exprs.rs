@@ -81,7 +81,7 @@ fn load(offset: u32, len: u32, to: u32) -> Expr {
 fn in_block(offset: u32, block: Ipv4Net) -> Vec<Expr> {
     let octets = block.network().octets();
     let mut exprs = ipv4();
-    if block.prefix() % 8 == 0 && block.prefix() > 0 {
+    if block.prefix().is_multiple_of(8) && block.prefix() > 0 {
         // A prefix of whole bytes is a shorter load.
         let bytes = usize::from(block.prefix() / 8);
         exprs.extend([load(offset, bytes as u32, 1), cmp(Op::Eq, &octets[..bytes])]);
@@ -183,7 +183,8 @@ pub fn tuple_source_in_set(direction: Direction, v6: bool, set: &str) -> Vec<Exp
 
 /// `ct reply ip saddr . ct reply proto-src @set`
 pub fn server_and_port_in_set(v6: bool, set: &str) -> Vec<Expr> {
-    let (key, next) = if v6 { (Ct::SourceIp6(Direction::Reply), 2) } else { (Ct::SourceIp(Direction::Reply), 9) };
+    let (key, next) =
+        if v6 { (Ct::SourceIp6(Direction::Reply), 2) } else { (Ct::SourceIp(Direction::Reply), 9) };
     vec![ct(key, 1), ct(Ct::SourcePort(Direction::Reply), next), lookup(set, None, false)]
 }
 

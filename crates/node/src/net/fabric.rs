@@ -134,7 +134,9 @@ impl Fabric {
         let FabricConfig { node_cidr, pod_cidr, .. } = self.config;
         let gateway = gateway(&self.config)?;
         match (node_address(node_cidr, index), pod_block(pod_cidr, index)) {
-            (Some(node_ip), Some(pod_cidr)) => Ok(NodeAddresses { node_ip, pod_cidr, gateway, mtu: self.mtu }),
+            (Some(node_ip), Some(pod_cidr)) => {
+                Ok(NodeAddresses { node_ip, pod_cidr, gateway, mtu: self.mtu })
+            }
             _ => Err(FabricError::NoSuchNode(index, node_cidr, pod_cidr)),
         }
     }

@@ -31,7 +31,8 @@ impl Listener {
         let mut links = Socket::open(Family::Route)?;
         links.set_receive_buffer(1 << 20)?;
         links.join(Group::Links)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| NetError::Call { call: "eventfd", errno })?;
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| NetError::Call { call: "eventfd", errno })?;
         let stop = Arc::new(stop);
         let until = stop.clone();
         let thread = std::thread::Builder::new()

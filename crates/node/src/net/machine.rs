@@ -148,7 +148,8 @@ fn choose(socket: &mut Socket, id: &str, attempt: u32) -> Result<Uplink, FabricE
     let routes = route::routes(socket)?;
     used.extend(routes.iter().map(|route| route.to).filter(|to| to.prefix() > 0));
     used.retain(|block| block.overlaps(&SHARED));
-    let start = id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let start =
+        id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let free = (0..BLOCKS)
         .filter_map(|n| SHARED.subnet(30, start.wrapping_add(n).wrapping_add(attempt * 7919) % BLOCKS))
         .find(|block| !used.iter().any(|other| other.overlaps(block)));
@@ -173,7 +174,12 @@ fn base(kind: ChainKind, hook: Hook, priority: i32) -> Option<Base> {
     Some(Base { kind, hook, priority, drop: false })
 }
 
-fn write_machine_table(rules: &mut Socket, id: &str, before: &Before, fabric: Ipv4Addr) -> Result<(), FabricError> {
+fn write_machine_table(
+    rules: &mut Socket,
+    id: &str,
+    before: &Before,
+    fabric: Ipv4Addr,
+) -> Result<(), FabricError> {
     let link = uplink_name(id);
     let answers = ESTABLISHED | RELATED;
     let mut table = Table::default();
@@ -322,7 +328,9 @@ pub fn disconnect(id: &str) -> Result<Vec<String>, FabricError> {
     if let Some((_, comment)) = tables.into_iter().find(|(table, _)| *table == name) {
         let before = comment.as_deref().and_then(Before::parse);
         // The last cluster to go restores what was before the first.
-        if let Some(before) = before.filter(|_| others(&mut rules, Some(id)).is_ok_and(|others| others.is_empty())) {
+        if let Some(before) =
+            before.filter(|_| others(&mut rules, Some(id)).is_ok_and(|others| others.is_empty()))
+        {
             if read_sysctl(FORWARD)? != before.forward {
                 write_sysctl(FORWARD, &before.forward)?;
                 done.push(format!("ip_forward is {} again", before.forward));

@@ -237,7 +237,12 @@ impl NodeNet {
         let wanted: Vec<Route> = nodes
             .iter()
             .filter(|(block, _)| *block != config.pod_cidr)
-            .map(|(block, _)| Route { to: *block, link: uplink, via: Some(config.gateway), source: Some(config.node_ip) })
+            .map(|(block, _)| Route {
+                to: *block,
+                link: uplink,
+                via: Some(config.gateway),
+                source: Some(config.node_ip),
+            })
             .collect();
         let mut batch = Batch::new();
         for route in state.routes.iter().filter(|route| !wanted.contains(route)) {
@@ -305,7 +310,9 @@ impl State {
                 let same = |port: &&super::HostPort| {
                     port.protocol == asked.protocol
                         && port.host_port == asked.host_port
-                        && (port.host_ip == asked.host_ip || port.host_ip.is_none() || asked.host_ip.is_none())
+                        && (port.host_ip == asked.host_ip
+                            || port.host_ip.is_none()
+                            || asked.host_ip.is_none())
                 };
                 if let Some(port) = other.pod.host_ports.iter().find(same) {
                     let user = format!("{}/{}", other.pod.namespace, other.pod.name);
@@ -359,7 +366,8 @@ impl State {
         route::replace_route(&mut batch, Route { to, link, via: None, source: Some(config.node_ip) });
         self.route.request(&batch)?;
 
-        let sysctls: Result<(), SysctlError> = netns::run_in(netns.as_fd(), no_ipv6).map_err(NetError::Enter)?;
+        let sysctls: Result<(), SysctlError> =
+            netns::run_in(netns.as_fd(), no_ipv6).map_err(NetError::Enter)?;
         sysctls?;
         let (lo, eth0) = (index_of(inside, "lo")?, index_of(inside, "eth0")?);
         let mut batch = Batch::new();
@@ -375,7 +383,12 @@ impl State {
         Ok(inside.request(&batch)?)
     }
 
-    fn commit_pod(&mut self, config: &NodeNetConfig, changes: &[Change], local: LocalPod) -> Result<(), NetError> {
+    fn commit_pod(
+        &mut self,
+        config: &NodeNetConfig,
+        changes: &[Change],
+        local: LocalPod,
+    ) -> Result<(), NetError> {
         let uid = local.pod.uid.clone();
         let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
         put(&mut transaction, changes, &[Pod::Comes(&local)]);
@@ -383,7 +396,13 @@ impl State {
         self.commit_transaction(config, transaction)
     }
 
-    fn undo(&mut self, config: &NodeNetConfig, uid: &str, name: &str, address: Ipv4Addr) -> Result<(), NetError> {
+    fn undo(
+        &mut self,
+        config: &NodeNetConfig,
+        uid: &str,
+        name: &str,
+        address: Ipv4Addr,
+    ) -> Result<(), NetError> {
         let local = self.pods.remove(uid);
         let changes = self.compiler.remove_pod(uid);
         if let Some(local) = local.as_ref().filter(|_| self.live()) {
@@ -408,7 +427,11 @@ impl State {
         self.commit_transaction(config, transaction)
     }
 
-    fn commit_transaction(&mut self, config: &NodeNetConfig, transaction: Transaction) -> Result<(), NetError> {
+    fn commit_transaction(
+        &mut self,
+        config: &NodeNetConfig,
+        transaction: Transaction,
+    ) -> Result<(), NetError> {
         if self.dirty {
             return self.reconcile(config).map(|_| ());
         }
@@ -576,7 +599,9 @@ fn survivors(
     let routes = route::routes(socket)?;
     let mut survivors = BTreeMap::new();
     for link in route::links(socket)?.into_iter().filter(|link| link.name.starts_with(POD_LINK)) {
-        let route = routes.iter().find(|r| r.link == link.index && r.to.prefix() == 32 && block.contains(r.to.network()));
+        let route = routes
+            .iter()
+            .find(|r| r.link == link.index && r.to.prefix() == 32 && block.contains(r.to.network()));
         let (Some(uid), Some(route)) = (&link.alias, route) else {
             // Cut off between its making and its coming up: no pod has it.
             let mut batch = Batch::new();

@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use kernel::nft::{
-    Base, Chain, ChainKind, Data, DataType, Direction, Elements, Hook, Rule, Set, SetType, Table, Transaction,
-    Verdict, interval_elements,
+    Base, Chain, ChainKind, Data, DataType, Direction, Elements, Hook, Rule, Set, SetType, Table,
+    Transaction, Verdict, interval_elements,
 };
 use kernel::route::Ipv4Net;
 use policy::network_policy::ir::{self, Change, Element, Family, PeerMatch, PortMatch, SetKind};
@@ -56,44 +56,74 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
         let base = Some(Base { kind, hook, priority, drop: false });
         table.chains.insert(name.to_string(), Chain { base, rules });
     };
-    chain("raw", ChainKind::Filter, Hook::Prerouting, -300, vec![
-        // A pod with NET_ADMIN can give itself any address: it sends with the one we gave it or not at all.
-        rule([iifname_prefix(POD_LINK), iif_saddr_not_in_set(OWN), drop()]),
-        rule([iifname_prefix(POD_LINK), not_ipv4(), drop()]),
-        // Pods' links have route_localnet, so that the node's 127.0.0.1 reaches host ports. Without these two, pods and
-        // neighbours would reach what listens on the node's loopback (CVE-2020-8558).
-        rule([iifname_not("lo"), daddr_in(LOOPBACK), drop()]),
-        rule([iifname_not("lo"), saddr_in(LOOPBACK), drop()]),
-        // Our pods are behind their links, not behind the fabric.
-        rule([iifname(UPLINK), saddr_in(config.pod_cidr), drop()]),
-    ]);
+    chain(
+        "raw",
+        ChainKind::Filter,
+        Hook::Prerouting,
+        -300,
+        vec![
+            // A pod with NET_ADMIN can give itself any address: it sends with the one we gave it or not at all.
+            rule([iifname_prefix(POD_LINK), iif_saddr_not_in_set(OWN), drop()]),
+            rule([iifname_prefix(POD_LINK), not_ipv4(), drop()]),
+            // Pods' links have route_localnet, so that the node's 127.0.0.1 reaches host ports. Without these two, pods and
+            // neighbours would reach what listens on the node's loopback (CVE-2020-8558).
+            rule([iifname_not("lo"), daddr_in(LOOPBACK), drop()]),
+            rule([iifname_not("lo"), saddr_in(LOOPBACK), drop()]),
+            // Our pods are behind their links, not behind the fabric.
+            rule([iifname(UPLINK), saddr_in(config.pod_cidr), drop()]),
+        ],
+    );
     let host_ports = || {
-        vec![rule([dnat_by_address_and_port(HOST_PORTS_BY_IP)]), rule([daddr_is_local(), dnat_by_port(HOST_PORTS)])]
+        vec![
+            rule([dnat_by_address_and_port(HOST_PORTS_BY_IP)]),
+            rule([daddr_is_local(), dnat_by_port(HOST_PORTS)]),
+        ]
     };
     chain("prerouting", ChainKind::Nat, Hook::Prerouting, -100, host_ports());
     chain("output", ChainKind::Nat, Hook::Output, -100, host_ports());
-    chain("forward", ChainKind::Filter, Hook::Forward, 0, vec![
-        // What conntrack does not know has no tuple to be judged by.
-        rule([ct_state(INVALID | UNTRACKED), drop()]),
-        rule([daddr_in(config.pod_cidr), daddr_not_in_set(READY), drop()]),
-        rule([ct_state(RELATED), accept()]),
-        rule([tuple_in_set(HAIRPIN), accept()]),
-        rule([tuple_vmap(Direction::Original, map_name(ir::Direction::Egress))]),
-        rule([tuple_vmap(Direction::Reply, map_name(ir::Direction::Ingress))]),
-        // A Service's address that was not translated has no endpoints.
-        rule([daddr_in(config.service_cidr), reject(PORT_UNREACHABLE)]),
-    ]);
-    chain("input", ChainKind::Filter, Hook::Input, 0, vec![
-        // A pod's egress rules hold towards its own node too. What its node began has the node as its client.
-        rule([iifname_prefix(POD_LINK), ct_state(INVALID | UNTRACKED), drop()]),
-        rule([iifname_prefix(POD_LINK), tuple_vmap(Direction::Original, map_name(ir::Direction::Egress))]),
-    ]);
-    chain("postrouting", ChainKind::Nat, Hook::Postrouting, 100, vec![
-        // A pod drops packets that come from its own address.
-        rule([saddr_daddr_in_set(HAIRPIN), snat(config.node_ip)]),
-        rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.node_ip)]),
-        rule([saddr_in(config.pod_cidr), daddr_not_in_set(CLUSTER), snat(config.node_ip)]),
-    ]);
+    chain(
+        "forward",
+        ChainKind::Filter,
+        Hook::Forward,
+        0,
+        vec![
+            // What conntrack does not know has no tuple to be judged by.
+            rule([ct_state(INVALID | UNTRACKED), drop()]),
+            rule([daddr_in(config.pod_cidr), daddr_not_in_set(READY), drop()]),
+            rule([ct_state(RELATED), accept()]),
+            rule([tuple_in_set(HAIRPIN), accept()]),
+            rule([tuple_vmap(Direction::Original, map_name(ir::Direction::Egress))]),
+            rule([tuple_vmap(Direction::Reply, map_name(ir::Direction::Ingress))]),
+            // A Service's address that was not translated has no endpoints.
+            rule([daddr_in(config.service_cidr), reject(PORT_UNREACHABLE)]),
+        ],
+    );
+    chain(
+        "input",
+        ChainKind::Filter,
+        Hook::Input,
+        0,
+        vec![
+            // A pod's egress rules hold towards its own node too. What its node began has the node as its client.
+            rule([iifname_prefix(POD_LINK), ct_state(INVALID | UNTRACKED), drop()]),
+            rule([
+                iifname_prefix(POD_LINK),
+                tuple_vmap(Direction::Original, map_name(ir::Direction::Egress)),
+            ]),
+        ],
+    );
+    chain(
+        "postrouting",
+        ChainKind::Nat,
+        Hook::Postrouting,
+        100,
+        vec![
+            // A pod drops packets that come from its own address.
+            rule([saddr_daddr_in_set(HAIRPIN), snat(config.node_ip)]),
+            rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.node_ip)]),
+            rule([saddr_in(config.pod_cidr), daddr_not_in_set(CLUSTER), snat(config.node_ip)]),
+        ],
+    );
     table
 }
 
@@ -159,7 +189,8 @@ pub fn put_change(transaction: &mut Transaction, change: &Change) {
         Change::AddSet { name, of } => transaction.add_set(&name.0, &set_type(of)),
         Change::AddElements { set, elements: list } => {
             let elements = elements(list);
-            transaction.add_elements(&set.0, elements.iter().map(|((key, end), data)| (key.as_slice(), *end, data)));
+            transaction
+                .add_elements(&set.0, elements.iter().map(|((key, end), data)| (key.as_slice(), *end, data)));
         }
         Change::DeleteElements { set, elements: list } => {
             let elements = elements(list);
@@ -252,7 +283,8 @@ fn octets(address: &IpAddr) -> Vec<u8> {
 
 /// Any rule allows; behind the last one the chain drops.
 fn chain_rules(chain: &ir::Chain) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = chain.rules.iter().flat_map(|rule| allow_rules(chain.direction, rule)).collect();
+    let mut rules: Vec<Rule> =
+        chain.rules.iter().flat_map(|rule| allow_rules(chain.direction, rule)).collect();
     rules.push(rule([drop()]));
     rules
 }

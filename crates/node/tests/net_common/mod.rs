@@ -165,7 +165,8 @@ pub fn pod(namespace: &str, name: &str, labels: &[(&str, &str)]) -> PodNet {
 }
 
 pub fn namespace(name: &str, labels: &[(&str, &str)]) -> Event {
-    let labels: BTreeMap<String, String> = labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let labels: BTreeMap<String, String> =
+        labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     Event::UpsertNamespace(name.to_string(), labels)
 }
 
