@@ -76,6 +76,9 @@ struct Doomed<'a> {
 
 async fn run(client: Client, args: &DeleteArgs) -> Result<i32> {
     let grace = grace(args)?;
+    if args.all && args.selector.is_some() {
+        bail!("error: setting 'all' parameter but found a non empty selector. ");
+    }
     let files = manifests::read_all(&args.filename, args.recursive)?;
     let remote = Remote::discover(client).await?;
     let mut doomed = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use kube::{Client, core::WatchEvent};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::manifests;
 use super::remote::{Remote, Resource, explain, report, request, with_query};
+use super::yaml;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 const JSON: &str = "application/json";
@@ -140,55 +141,46 @@ async fn tables(
     args: &GetArgs,
     targets: &[(&Resource, Option<String>, Option<String>)],
 ) -> Result<i32> {
-    let mut kinds: Vec<&str> = targets.iter().map(|t| t.0.kind.as_str()).collect();
-    kinds.dedup();
-    let many = kinds.len() > 1;
-    let mut code = 0;
-    let mut printed = false;
-    let mut last: Option<&Resource> = None;
-    let mut gathered: Option<Value> = None;
-    for (i, target) in targets.iter().enumerate() {
+    // Names of one resource make one table.
+    let mut tables: Vec<(&Resource, Value)> = Vec::new();
+    let mut errors = Vec::new();
+    for target in targets {
         match fetch(remote, args, target, TABLE).await {
-            Ok(Some(table)) => match &mut gathered {
-                Some(all) => {
-                    let more = table["rows"].as_array().cloned().unwrap_or_default();
+            Ok(Some(mut table)) => match tables.last_mut() {
+                Some((resource, all)) if *resource == target.0 => {
+                    let more = table["rows"].as_array_mut().map(std::mem::take).unwrap_or_default();
                     if let Some(rows) = all["rows"].as_array_mut() {
                         rows.extend(more);
                     }
                 }
-                None => gathered = Some(table),
+                _ => tables.push((target.0, table)),
             },
             Ok(None) => {}
-            Err(error) if targets.len() > 1 => {
-                eprintln!("{error:#}");
-                code = 1;
-            }
+            Err(error) if targets.len() > 1 => errors.push(error),
             Err(error) => return Err(error),
         }
-        // Names of one resource make one table.
-        let ends = targets.get(i + 1).is_none_or(|next| next.0 != target.0);
-        if !ends {
-            continue;
-        }
-        let Some(table) = gathered.take() else { continue };
-        if table["rows"].as_array().is_none_or(Vec::is_empty) && !args.watch {
-            continue;
-        }
-        let mut printer = Printer::new(&table, args, many.then_some(target.0));
+    }
+    if !args.watch {
+        tables.retain(|(_, table)| table["rows"].as_array().is_some_and(|rows| !rows.is_empty()));
+    }
+    let many = tables.len() > 1;
+    for (i, (resource, table)) in tables.iter().enumerate() {
+        let mut printer = Printer::new(table, args, many.then_some(*resource));
         let mut out = std::io::stdout().lock();
-        if last.is_some() {
+        if i > 0 {
             writeln!(out)?;
         }
-        printer.print(&mut out, &table)?;
+        printer.print(&mut out, table)?;
         out.flush()?;
         drop(out);
-        printed = true;
-        last = Some(target.0);
         if args.watch {
-            return watch(remote, args, target, &table, Some(printer)).await;
+            return watch(remote, args, &targets[0], table, Some(printer)).await;
         }
     }
-    if !printed && code == 0 && !args.ignore_not_found {
+    for error in &errors {
+        eprintln!("{error:#}");
+    }
+    if tables.is_empty() && errors.is_empty() && !args.ignore_not_found {
         let namespaced = targets.iter().any(|t| t.0.namespaced);
         if args.all_namespaces || !namespaced {
             eprintln!("No resources found");
@@ -196,7 +188,7 @@ async fn tables(
             eprintln!("No resources found in {} namespace.", remote.namespace(args.namespace.as_deref()));
         }
     }
-    Ok(code)
+    Ok(i32::from(!errors.is_empty()))
 }
 
 /// Prints events from the list on, until the server or the user ends it.
@@ -250,7 +242,7 @@ fn write_object(out: &mut impl Write, args: &GetArgs, resource: &Resource, mut o
     match args.output {
         Some(Output::Json) => writeln!(out, "{}", pretty(&object)?)?,
         Some(Output::Name) => writeln!(out, "{}/{}", resource.prefix(), name_of(&object))?,
-        _ => write!(out, "---\n{}", serde_yaml::to_string(&object)?)?,
+        _ => write!(out, "---\n{}", yaml::to_string(&object))?,
     }
     Ok(())
 }
@@ -300,7 +292,7 @@ async fn objects(
     };
     match output {
         Output::Json => writeln!(out, "{}", pretty(&whole)?)?,
-        _ => write!(out, "{}", serde_yaml::to_string(&whole).context("write YAML")?)?,
+        _ => write!(out, "{}", yaml::to_string(&whole))?,
     }
     Ok(0)
 }

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::AsyncReadExt;
 use kube::Client;
 
 use super::duration;
 use super::pods::{self, Chosen};
-use super::remote::{Remote, explain, report, request, with_query};
+use super::remote::{self, Remote, explain, report, request, with_query};
 
 #[derive(Args, Debug, Default)]
 #[command(after_help = "Examples:
@@ -62,7 +62,15 @@ pub async fn logs(client: Client, args: LogsArgs) -> Result<i32> {
 async fn run(client: Client, args: &LogsArgs) -> Result<i32> {
     let remote = Remote::discover(client).await?;
     let namespace = remote.namespace(args.namespace.as_deref()).to_owned();
-    let pod = pods::choose(&remote, &namespace, &args.what).await?;
+    let pod = match pods::choose(&remote, &namespace, &args.what).await {
+        Err(error) if remote::reason(&error) == "NotFound" && !args.what.contains('/') => {
+            bail!(
+                "error: error from server (NotFound): pods {:?} not found in namespace {namespace:?}",
+                args.what
+            )
+        }
+        chosen => chosen?,
+    };
     if args.all_containers {
         let containers = pod.all_containers();
         // Followed ones interleave; each line stays whole.

@@ -75,8 +75,12 @@ pub fn read_all(names: &[String], recursive: bool) -> Result<Vec<Manifest>> {
             continue;
         }
         let mut files = Vec::new();
-        find(Path::new(name), recursive, true, &mut files)
-            .with_context(|| format!("error: the path {name:?} cannot be accessed"))?;
+        match find(Path::new(name), recursive, true, &mut files) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bail!("error: the path {name:?} does not exist")
+            }
+            found => found.with_context(|| format!("error: the path {name:?} cannot be accessed"))?,
+        }
         for path in files {
             let shown = path.display().to_string();
             let file = std::fs::File::open(&path).with_context(|| format!("error: open {shown:?}"))?;

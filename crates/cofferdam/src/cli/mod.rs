@@ -17,6 +17,7 @@ mod status;
 mod table;
 mod terminal;
 mod three_way;
+mod yaml;
 
 use std::{
     io::{IsTerminal, Write},

@@ -119,9 +119,8 @@ impl Remote {
         if words.iter().any(|w| w.contains('/')) {
             return words.iter().map(|word| self.slashed(word)).collect();
         }
-        let (types, names) =
-            words.split_first().context("error: You must specify the type of resource to get")?;
-        let mut out = Vec::new();
+        let (types, names) = words.split_first().context("error: Required resource not specified.")?;
+        let mut out: Vec<(&Resource, Option<String>)> = Vec::new();
         for kind in types.split(',').filter(|t| !t.is_empty()) {
             let category: Vec<&Resource> = self
                 .resources
@@ -130,6 +129,10 @@ impl Remote {
                 .collect();
             let resources = if category.is_empty() { vec![self.resource(kind)?] } else { category };
             for resource in resources {
+                // Two words for one resource ask once.
+                if out.iter().any(|(there, _)| *there == resource) {
+                    continue;
+                }
                 if names.is_empty() {
                     out.push((resource, None));
                 }
