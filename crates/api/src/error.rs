@@ -231,11 +231,10 @@ impl ApiError {
         error
     }
 
-    /// A patch that cannot be applied to the object it is sent for.
+    /// A patch that cannot be applied to the object it is sent for. Upstream keeps the reason to itself.
     pub fn unprocessable_patch(why: &str) -> Self {
-        Self::new(422, Reason::Invalid, "the server rejected our request due to an error in our request")
-            .about(("", "").into(), "")
-            .cause("UnexpectedServerResponse", why)
+        let message = format!("the server rejected our request due to an error in our request ({why})");
+        Self::new(422, Reason::Invalid, message).about(("", "").into(), "")
     }
 
     pub fn bad_request(why: impl Into<String>) -> Self {

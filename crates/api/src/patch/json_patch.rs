@@ -221,7 +221,11 @@ mod tests {
 
     fn run(document: Value, patch: Value) -> Result<Value, String> {
         let operations = operations(patch).map_err(|e| e.message)?;
-        apply(document, &operations).map_err(|e| e.details.unwrap().causes[0].message.clone())
+        apply(document, &operations).map_err(|e| {
+            let reason =
+                e.message.strip_prefix("the server rejected our request due to an error in our request (");
+            reason.unwrap().trim_end_matches(')').to_owned()
+        })
     }
 
     #[test]

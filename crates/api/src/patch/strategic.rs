@@ -105,7 +105,8 @@ fn object_type(field: &'static Field) -> Option<&'static Type> {
     }
 }
 
-/// `$retainKeys` lists every field that may be there afterwards; the patch may set no other.
+/// `$retainKeys` lists every field that may be there afterwards; the patch may set no other. It may remove others by
+/// `null`, as kubectl does when a volume changes its kind.
 fn retain(
     original: &mut Map<String, Value>,
     patch: &Map<String, Value>,
@@ -113,7 +114,7 @@ fn retain(
 ) -> Result<(), StrategicError> {
     let Value::Array(keys) = keys else { return Err(StrategicError::RetainKeys) };
     let kept = |key: &str| keys.iter().any(|k| k == key);
-    if patch.keys().any(|key| !key.starts_with('$') && !kept(key)) {
+    if patch.iter().any(|(key, value)| !key.starts_with('$') && !value.is_null() && !kept(key)) {
         return Err(StrategicError::RetainKeys);
     }
     original.retain(|key, _| kept(key));

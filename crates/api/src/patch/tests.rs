@@ -122,6 +122,55 @@ fn retain_keys_drops_the_other_members_of_a_union() {
     assert_eq!(error, "invalid patch format of retainKeys");
 }
 
+/// What kubectl 1.32 sent when `apply` changed a strategy, dropped a container and an env entry, and turned an emptyDir into a
+/// hostPath.
+#[test]
+fn the_patch_of_a_client_side_apply_comes_out_as_applied() {
+    let before = json!({"spec": {
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+        "template": {"spec": {
+            "containers": [
+                {"name": "a", "image": "a:1", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
+                {"name": "b", "image": "b:1"},
+            ],
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        }},
+    }, "metadata": {"labels": {"a": "b"}}});
+    let patch = json!({"metadata": {"labels": null}, "spec": {
+        "replicas": 3,
+        "strategy": {"$retainKeys": ["type"], "type": "Recreate"},
+        "template": {"spec": {
+            "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}],
+            "$setElementOrder/volumes": [{"name": "v"}],
+            "containers": [
+                {"image": "c:1", "name": "c"},
+                {
+                    "$setElementOrder/env": [{"name": "B"}],
+                    "env": [{"name": "B", "value": "3"}, {"$patch": "delete", "name": "A"}],
+                    "image": "a:2",
+                    "name": "a",
+                },
+                {"$patch": "delete", "name": "b"},
+            ],
+            "volumes": [{"$retainKeys": ["hostPath", "name"], "emptyDir": null, "hostPath": {"path": "/x"}, "name": "v"}],
+        }},
+    }});
+    assert_eq!(
+        strategic_on(("apps/v1", "Deployment"), before, patch).unwrap(),
+        json!({"metadata": {}, "spec": {
+            "replicas": 3,
+            "strategy": {"type": "Recreate"},
+            "template": {"spec": {
+                "containers": [
+                    {"name": "c", "image": "c:1"},
+                    {"name": "a", "image": "a:2", "env": [{"name": "B", "value": "3"}]},
+                ],
+                "volumes": [{"name": "v", "hostPath": {"path": "/x"}}],
+            }},
+        }})
+    );
+}
+
 #[test]
 fn scalars_are_added_to_and_deleted_from_sets() {
     let patched = |patch: Value| {
