@@ -157,7 +157,7 @@ async fn policies_decide_when_a_registry_is_asked() {
     let (image, events) = ensure(&store, &name, PullPolicy::IfNotPresent).await.unwrap();
     assert_eq!(image.file("content", 99).unwrap().unwrap(), b"first");
     assert!(!image.pinned);
-    assert_eq!(image.names, [name.clone()]);
+    assert_eq!(image.names, std::slice::from_ref(&name));
     assert_eq!(
         image.image_id(),
         format!("{}/team/app@{}", registry.address, first["digest"].as_str().unwrap())

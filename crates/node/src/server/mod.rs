@@ -7,11 +7,14 @@
 //! GET       /containerLogs/<namespace>/<pod>/<container>?follow=&tailLines=&sinceSeconds=&sinceTime=&timestamps=&previous=&limitBytes=
 //! GET|POST  /exec/<namespace>/<pod>/<container>?command=…&stdin=&stdout=&stderr=&tty=      (or input=, output=, error=)
 //! GET|POST  /attach/<namespace>/<pod>/<container>?…
+//! GET|POST  /portForward/<namespace>/<pod>
 //! POST      /run/<namespace>/<pod>/<container>?cmd=…
 //! ```
 
 mod logs;
 mod session;
+mod spdy;
+mod spdy_streams;
 mod websocket;
 
 use std::{convert::Infallible, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
@@ -23,7 +26,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusDetails};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::{TcpStream, UnixListener, UnixStream},
     sync::{oneshot, watch},
 };
 
@@ -102,6 +105,16 @@ pub trait Backend: Send + Sync + 'static {
         target: &Target,
         wants: Wants,
     ) -> impl Future<Output = Result<Session, Box<Status>>> + Send;
+    /// A TCP connection to a port inside the pod's network namespace.
+    fn port_forward(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> impl Future<Output = Result<TcpStream, Box<Status>>> + Send {
+        let text = format!("port forwarding to {namespace}/{pod} port {port} is not supported by this node");
+        async { Err(status(StatusCode::NOT_IMPLEMENTED, "NotImplemented", text)) }
+    }
 }
 
 /// A failure as Kubernetes words it: `reason` is one of its StatusReasons.
@@ -193,6 +206,19 @@ async fn route<B: Backend>(request: Request<Incoming>, backend: Arc<B>) -> Respo
             Ok(target) => stream(request, &query, backend, target, action == "exec").await,
             Err(error) => Err(error),
         },
+        ("portForward", &Method::GET | &Method::POST) => match names.as_slice() {
+            [namespace, pod] | [namespace, pod, _] => {
+                let (namespace, pod) = (namespace.clone(), pod.clone());
+                if spdy_streams::is_asked(request.headers()) {
+                    spdy_streams::forward(request, backend, namespace, pod)
+                } else if websocket::is_asked(request.headers()) {
+                    websocket::forward(request, backend, namespace, pod)
+                } else {
+                    Err(bad_request("Upgrade request required"))
+                }
+            }
+            _ => Err(status(StatusCode::NOT_FOUND, "NotFound", "404 page not found")),
+        },
         ("run", &Method::POST) => match target(&names) {
             Ok(target) => session::run(&*backend, &target, &query).await,
             Err(error) => Err(error),
@@ -226,8 +252,9 @@ async fn stream<B: Backend>(
     if exec && command.is_empty() {
         return Err(bad_request("you must specify at least 1 command for the container"));
     }
-    if !websocket::is_asked(request.headers()) {
-        return Err(bad_request("you must use WebSocket: Upgrade request required"));
+    let spdy = spdy_streams::is_asked(request.headers());
+    if !spdy && !websocket::is_asked(request.headers()) {
+        return Err(bad_request("Upgrade request required"));
     }
     backend.running(&target).await?;
     let words = command.clone();
@@ -238,7 +265,11 @@ async fn stream<B: Backend>(
             backend.attach(&target, wants).await
         }
     };
-    websocket::upgrade(request, wants, words, open)
+    if spdy {
+        spdy_streams::upgrade(request, wants, words, open)
+    } else {
+        websocket::upgrade(request, wants, words, open)
+    }
 }
 
 /// A query string's parameters in order; names may repeat.

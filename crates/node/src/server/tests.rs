@@ -67,6 +67,12 @@ impl Backend for Local {
         let session = self.exec(target, ExecRequest { command, streams }).await?;
         Ok(Session { exit: None, ..session })
     }
+
+    async fn port_forward(&self, _: &str, _: &str, port: u16) -> Result<TcpStream, Box<Status>> {
+        TcpStream::connect(("127.0.0.1", port))
+            .await
+            .map_err(|error| status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string()))
+    }
 }
 
 impl Local {
@@ -420,4 +426,166 @@ async fn strangers_are_not_answered() {
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.ok();
     assert!(answer.is_empty());
+}
+
+/// Upgrades to SPDY, and gives the protocol that the server chose.
+async fn spdy(
+    fixture: &Fixture,
+    path: &str,
+    protocol: &str,
+) -> (super::spdy::tests::Client<UnixStream>, String) {
+    let mut socket = fixture.socket().await;
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\
+         X-Stream-Protocol-Version: v9.channel.k8s.io\r\nX-Stream-Protocol-Version: {protocol}\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    (super::spdy::tests::Client::new(socket), head)
+}
+
+#[tokio::test]
+async fn exec_over_spdy_carries_all_streams_and_the_exit_code() {
+    let fixture = Fixture::new();
+    let path =
+        "/exec/n/p/c?command=sh&command=-c&command=cat;echo+err%3E%262;exit%204&input=1&output=1&error=1";
+    let (mut client, head) = spdy(&fixture, path, "v4.channel.k8s.io").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.to_lowercase().contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
+    for (stream, kind) in [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "stderr")] {
+        client.open(stream, &[("streamType", kind)]).await;
+        assert_eq!(client.frame().await.unwrap().0, 0x8000_0002, "a SYN_REPLY for {kind}");
+    }
+    client.ping(9).await;
+    client.data(3, b"some ", false).await;
+    client.data(3, b"input", true).await;
+    let mut streams: HashMap<u32, Vec<u8>> = HashMap::new();
+    let mut ended = Vec::new();
+    let mut pong = false;
+    while ended.len() < 3 {
+        let (stream, bytes, end) = client.frame().await.unwrap();
+        pong |= stream == 0x8000_0006 && bytes == 9_u32.to_be_bytes();
+        streams.entry(stream).or_default().extend(bytes);
+        if end {
+            ended.push(stream);
+        }
+    }
+    assert!(pong);
+    assert_eq!(streams[&5], b"some input");
+    assert_eq!(streams[&7], b"err\n");
+    let status: Value = serde_json::from_slice(&streams[&1]).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "4");
+    let (_, head) = spdy(&fixture, "/exec/n/p/c?command=a&stdout=1", "v1").await;
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+}
+
+/// Answers each connection with what it sent, in capitals, after the client's end.
+fn capitals() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
+            stream.write_all(text.to_uppercase().as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+async fn forwards<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    client: &mut super::spdy::tests::Client<T>,
+) {
+    let port = capitals().to_string();
+    for (id, error, data) in [("0", 1, 3), ("1", 5, 7)] {
+        for (stream, kind) in [(error, "error"), (data, "data")] {
+            client.open(stream, &[("streamType", kind), ("port", &port), ("requestID", id)]).await;
+            assert_eq!(client.frame().await.unwrap().0, 0x8000_0002);
+        }
+    }
+    client.data(3, b"first", true).await;
+    client.data(7, b"second", true).await;
+    let mut streams: HashMap<u32, Vec<u8>> = HashMap::new();
+    let mut ended = Vec::new();
+    while ended.len() < 4 {
+        let (stream, bytes, end) = client.frame().await.unwrap();
+        streams.entry(stream).or_default().extend(bytes);
+        if end {
+            ended.push(stream);
+        }
+    }
+    assert_eq!((&streams[&3][..], &streams[&7][..]), (&b"FIRST"[..], &b"SECOND"[..]));
+    assert!(streams[&1].is_empty() && streams[&5].is_empty());
+
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for (stream, kind) in [(9, "error"), (11, "data")] {
+        client.open(stream, &[("streamType", kind), ("port", &closed), ("requestID", "2")]).await;
+    }
+    let mut text = Vec::new();
+    loop {
+        let (stream, bytes, end) = client.frame().await.unwrap();
+        if stream == 9 {
+            text.extend(bytes);
+            if end {
+                break;
+            }
+        }
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.starts_with(&format!("error forwarding port {closed} to pod p")) && text.contains("refused"),
+        "{text}"
+    );
+    client.open(13, &[("streamType", "data"), ("port", "0"), ("requestID", "3")]).await;
+    assert_eq!(loop_until_control(client).await, 0x8000_0003, "port 0 is reset");
+}
+
+async fn loop_until_control<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    client: &mut super::spdy::tests::Client<T>,
+) -> u32 {
+    loop {
+        let (stream, _, _) = client.frame().await.unwrap();
+        if stream & 0x8000_0000 != 0 {
+            return stream;
+        }
+    }
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_over_spdy() {
+    let fixture = Fixture::new();
+    let (mut client, head) = spdy(&fixture, "/portForward/n/p", "portforward.k8s.io").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    forwards(&mut client).await;
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_over_spdy_in_a_websocket() {
+    let fixture = Fixture::new();
+    let socket = fixture.websocket("/portForward/n/p", "SPDY/3.1+portforward.k8s.io").await;
+    let (mut sink, mut stream) = socket.split();
+    let (inside, outside) = tokio::io::duplex(4096);
+    let (mut reader, mut writer) = tokio::io::split(outside);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = stream.next().await {
+            if let Message::Binary(data) = message {
+                writer.write_all(&data).await.unwrap();
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let mut buffer = [0; 1000];
+        loop {
+            match reader.read(&mut buffer).await.unwrap() {
+                0 => return,
+                count => sink.send(Message::Binary(buffer[..count].to_vec().into())).await.unwrap(),
+            }
+        }
+    });
+    forwards(&mut super::spdy::tests::Client::new(inside)).await;
 }

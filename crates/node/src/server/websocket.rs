@@ -1,6 +1,8 @@
 //! Exec and attach over WebSocket, as `v5.channel.k8s.io` and `v4.channel.k8s.io` say: each binary message begins with
 //! the number of its channel. Version 5 adds the message `255, channel`: the client will send no more on it.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures::{
     SinkExt, StreamExt,
@@ -11,7 +13,10 @@ use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -22,12 +27,13 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Body, Session, Wants, bad_request, full,
+    Backend, Body, Session, Wants, bad_request, full,
     session::{Input, Output, pump},
 };
 
 /// In order of preference; the client's order decides.
 const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 /// Clients send pieces of 32 KiB.
 const MAX_MESSAGE: usize = 4 << 20;
 /// How long a client gets to answer the closing frame.
@@ -68,39 +74,100 @@ pub(super) fn upgrade(
     command: Vec<String>,
     open: impl Future<Output = Result<Session, Box<Status>>> + Send + 'static,
 ) -> Result<Response<Body>, Box<Status>> {
-    let headers = request.headers();
+    let (protocol, accept) = check(request.headers(), PROTOCOLS)?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // A client that went before the answer reached it.
+        let Ok(upgraded) = upgraded.await else { return };
+        let socket = Socket::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config())).await;
+        carry(socket, wants, &command, open).await;
+    });
+    Ok(switch(protocol, &accept))
+}
+
+/// The protocol to speak, the first of the client's that is `known`, and the answer to its key.
+fn check(headers: &HeaderMap, known: &[&'static str]) -> Result<(&'static str, String), Box<Status>> {
     let key = headers
         .get(header::SEC_WEBSOCKET_KEY)
         .ok_or_else(|| bad_request("unable to upgrade: missing header Sec-WebSocket-Key"))?;
     if !has_word(headers, header::SEC_WEBSOCKET_VERSION, "13") {
         return Err(bad_request("unable to upgrade: Sec-WebSocket-Version must be 13"));
     }
-    let protocol = words(headers, header::SEC_WEBSOCKET_PROTOCOL)
-        .find_map(|offered| PROTOCOLS.iter().find(|known| **known == offered))
-        .ok_or_else(|| {
-            bad_request(format!("unable to upgrade: unable to negotiate protocol: client supports {:?}, server accepts {PROTOCOLS:?}", words(headers, header::SEC_WEBSOCKET_PROTOCOL).collect::<Vec<_>>()))
-        })?;
-    let accept = derive_accept_key(key.as_bytes());
-    let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        // A client that went before the answer reached it.
-        let Ok(upgraded) = upgraded.await else { return };
-        let mut config = WebSocketConfig::default();
-        config.max_message_size = Some(MAX_MESSAGE);
-        config.max_frame_size = Some(MAX_MESSAGE);
-        let socket = Socket::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        carry(socket, wants, &command, open).await;
-    });
+    let offered: Vec<&str> = words(headers, header::SEC_WEBSOCKET_PROTOCOL).collect();
+    let Some(protocol) = offered.iter().find_map(|offer| known.iter().find(|known| *known == offer)) else {
+        return Err(bad_request(format!(
+            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {known:?}"
+        )));
+    };
+    Ok((protocol, derive_accept_key(key.as_bytes())))
+}
+
+fn switch(protocol: &'static str, accept: &str) -> Response<Body> {
     let mut response = Response::new(full(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    if let Ok(accept) = HeaderValue::from_str(&accept) {
+    if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    Ok(response)
+    response
+}
+
+/// `kubectl port-forward` over WebSocket: binary messages carry the bytes of a SPDY connection (KEP-4006).
+pub(super) fn forward<B: Backend>(
+    mut request: Request<Incoming>,
+    backend: Arc<B>,
+    namespace: String,
+    pod: String,
+) -> Result<Response<Body>, Box<Status>> {
+    let (protocol, accept) = check(request.headers(), &[TUNNEL])?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let socket = Socket::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config())).await;
+        let (mut sink, mut stream) = socket.split();
+        let (inside, outside) = tokio::io::duplex(64 << 10);
+        let (mut from_spdy, mut to_spdy) = tokio::io::split(outside);
+        let up = async {
+            while let Some(Ok(message)) = stream.next().await {
+                let data = match message {
+                    Message::Binary(data) => data,
+                    Message::Close(_) => break,
+                    _ => continue,
+                };
+                if to_spdy.write_all(&data).await.is_err() {
+                    break;
+                }
+            }
+            // The SPDY connection ends when its reader does.
+            to_spdy.shutdown().await.ok();
+        };
+        let down = async {
+            loop {
+                let mut buffer = BytesMut::with_capacity(32 << 10);
+                match from_spdy.read_buf(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => {
+                        if sink.send(Message::Binary(buffer.freeze())).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+            sink.close().await.ok();
+        };
+        tokio::join!(super::spdy_streams::forward_on(inside, backend, namespace, pod), up, down);
+    });
+    Ok(switch(protocol, &accept))
+}
+
+fn config() -> WebSocketConfig {
+    let mut config = WebSocketConfig::default();
+    config.max_message_size = Some(MAX_MESSAGE);
+    config.max_frame_size = Some(MAX_MESSAGE);
+    config
 }
 
 async fn carry(
