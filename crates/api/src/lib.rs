@@ -23,5 +23,6 @@ pub mod schema;
 pub mod selector;
 pub mod strict;
 pub mod validation;
+pub mod yaml;
 
 pub use error::ApiError;
