@@ -1,11 +1,14 @@
 //! What the agent's server asks for: where a container's log is, and a way into a running container.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use keeper::protocol::{ContainerId, ExecPlan, TerminalOf, TerminalSize};
-use tokio::sync::{oneshot, watch};
+use keeper::protocol::{ContainerId, ContainerPhase, ExecPlan, TerminalOf, TerminalSize};
+use tokio::{
+    net::TcpStream,
+    sync::{oneshot, watch},
+};
 
 use super::{
     context::{Context, PodView, Shown},
@@ -160,6 +163,37 @@ impl Backend for Containers {
             resize: resize(link, TerminalOf::Container(container), tty),
         })
     }
+
+    async fn port_forward(&self, namespace: &str, pod: &str, port: u16) -> Result<TcpStream, Refused> {
+        let target = Target { namespace: namespace.to_owned(), pod: pod.to_owned(), container: String::new() };
+        let link = self.view(&target)?.shown().link.ok_or_else(|| {
+            status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", format!("pod {pod} has no sandbox"))
+        })?;
+        let state = link.state().await.map_err(|error| failed(&error))?;
+        let inside = state.containers.iter().find(|one| matches!(one.phase, ContainerPhase::Running));
+        let Some(pid) = inside.and_then(|one| rustix::process::Pid::from_raw(one.pid)) else {
+            let message = format!("no container of pod {pod} is running");
+            return Err(status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message));
+        };
+        let (sender, connected) = oneshot::channel();
+        // A thread of its own, for it joins the pod's network and must not come back among the others.
+        std::thread::spawn(move || {
+            let result = connect_inside(pid, port);
+            if sender.send(result).is_err() {
+                eprintln!("nobody waits for a forwarded port any more");
+            }
+        });
+        let broken = |error: io::Error| status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string());
+        let stream = connected.await.map_err(|error| broken(io::Error::other(error)))?.map_err(broken)?;
+        stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).map_err(broken)
+    }
+}
+
+/// Connects to a port of localhost as the process `pid` sees it, on a thread that may stay in that network namespace.
+fn connect_inside(pid: rustix::process::Pid, port: u16) -> io::Result<std::net::TcpStream> {
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    kernel::namespace::enter(&pidfd, &[kernel::namespace::Namespace::Net]).map_err(io::Error::other)?;
+    std::net::TcpStream::connect(("127.0.0.1", port))
 }
 
 type Resize = Box<dyn Fn(u16, u16) + Send + Sync>;
