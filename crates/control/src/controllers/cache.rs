@@ -114,6 +114,10 @@ impl<K: Resource> Cache<K> {
         self.lock().objects.get(key).cloned()
     }
 
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.lock().objects.values().cloned().collect()
+    }
+
     pub fn keys(&self) -> HashSet<Key> {
         self.lock().objects.keys().cloned().collect()
     }

@@ -19,6 +19,9 @@ use super::{Error, World, gone_is_fine};
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+/// Name, protocol, and where it is in the pod.
+type Port = (Option<String>, String, i32);
+
 /// The API allows no more in one slice.
 const MOST: usize = 1000;
 
@@ -89,7 +92,7 @@ fn slices(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSlice> {
         return Vec::new();
     }
     let publish_all = spec.publish_not_ready_addresses.unwrap_or(false);
-    let mut groups: BTreeMap<Vec<(Option<String>, String, i32)>, Vec<Endpoint>> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<Port>, Vec<Endpoint>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| selects(service, pod) && !is_finished(pod)) {
         let Some(address) = pod.status.as_ref().and_then(|s| s.pod_ip.clone()).filter(|ip| !ip.is_empty())
         else {

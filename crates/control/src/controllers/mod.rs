@@ -238,6 +238,12 @@ impl Tracked for Pod {
                 }
             }
         }
+        // Bound to a node that is not there: found like that at the start, or bound by hand.
+        if let Some(node) = change.new.as_ref().and_then(|pod| pod.spec.as_ref()?.node_name.clone())
+            && world.nodes.get(&(String::new(), node.clone())).is_none()
+        {
+            world.node_queue.add_after(node, node::QUARANTINE);
+        }
         if endpoints::is_affected(change) {
             let pods: Vec<_> = [&change.old, &change.new].into_iter().flatten().collect();
             let namespace = pods.first().and_then(|pod| pod.metadata.namespace.clone()).unwrap_or_default();
@@ -378,8 +384,10 @@ impl Tracked for Node {
     }
 
     fn changed(world: &World, change: &Change<Node>) {
-        if let Some(node) = &change.new {
-            world.node_queue.add(key_of(&node.metadata).1);
+        match (&change.new, &change.old) {
+            (Some(node), _) => world.node_queue.add(key_of(&node.metadata).1),
+            (None, Some(node)) => world.node_queue.add_after(key_of(&node.metadata).1, node::QUARANTINE),
+            (None, None) => {}
         }
     }
 }

@@ -1,19 +1,24 @@
 //! Taints nodes that are not ready or are cordoned, so that the scheduler leaves them alone
-//! (`pkg/controller/nodelifecycle`: `doNoScheduleTaintingPass`). Evicting pods of lost nodes is not done here.
+//! (`pkg/controller/nodelifecycle`: `doNoScheduleTaintingPass`), and deletes the pods of nodes that are there no more
+//! (`pkg/controller/podgc`: `gcOrphaned`). Evicting pods of nodes that do not answer is not done here.
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::{Error, World};
+use super::cache::key_of;
+use super::deployment::exactly;
+use super::{Error, World, gone_is_fine};
 
 const OURS: [&str; 3] =
     ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/unschedulable"];
 
 pub(super) async fn sync(world: &World, name: String) -> Result<Option<Duration>, Error> {
-    let Some(node) = world.nodes.get(&(String::new(), name.clone())) else { return Ok(None) };
+    let Some(node) = world.nodes.get(&(String::new(), name.clone())) else {
+        return collect_orphans(world, &name).await;
+    };
     let has = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let wanted = taints(&node);
     if has == wanted {
@@ -26,6 +31,28 @@ pub(super) async fn sync(world: &World, name: String) -> Result<Option<Duration>
         "spec": { "taints": wanted },
     });
     world.saw(api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?);
+    Ok(None)
+}
+
+/// How long a node may be missing before its pods are given up (`quarantineTime`): it may only be registering anew.
+pub(super) const QUARANTINE: Duration = Duration::from_secs(40);
+
+/// Called when the quarantine is over.
+async fn collect_orphans(world: &World, node: &str) -> Result<Option<Duration>, Error> {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    if gone_is_fine(nodes.get_metadata(node).await)?.is_some() {
+        return Ok(None);
+    }
+    for pod in world.pods.all() {
+        if pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) != Some(node) {
+            continue;
+        }
+        let (namespace, name) = key_of(&pod.metadata);
+        let api: Api<Pod> = Api::namespaced(world.client.clone(), &namespace);
+        // Nobody is left who could end it in good order.
+        let params = exactly(pod.metadata.uid.as_ref()).grace_period(0);
+        gone_is_fine(api.delete(&name, &params).await)?;
+    }
     Ok(None)
 }
 

@@ -32,9 +32,9 @@ const AT_ONCE: usize = 128;
 
 /// What a watch brought.
 enum Seen {
-    Pod(watcher::Event<Pod>),
-    Node(watcher::Event<Node>),
-    Namespace(watcher::Event<Namespace>),
+    Pod(Box<watcher::Event<Pod>>),
+    Node(Box<watcher::Event<Node>>),
+    Namespace(Box<watcher::Event<Namespace>>),
 }
 
 /// A write that came back.
@@ -62,9 +62,9 @@ pub async fn run(client: Client) {
 
 async fn schedule(client: Client, recorder: Recorder) {
     let mut seen = stream::select_all([
-        watch::<Pod>(&client).map(Seen::Pod).boxed(),
-        watch::<Node>(&client).map(Seen::Node).boxed(),
-        watch::<Namespace>(&client).map(Seen::Namespace).boxed(),
+        watch::<Pod>(&client).map(Box::new).map(Seen::Pod).boxed(),
+        watch::<Node>(&client).map(Box::new).map(Seen::Node).boxed(),
+        watch::<Namespace>(&client).map(Box::new).map(Seen::Namespace).boxed(),
     ]);
     let mut queue = Queue::default();
     let mut relists = Relists::default();
@@ -174,17 +174,17 @@ impl Relists {
     fn take(&mut self, seen: Seen, queue: &mut Queue) {
         match seen {
             Seen::Pod(event) => {
-                let changes = self.pods.sort(event, |pod| pod.uid().unwrap_or_default(), || queue.pods());
+                let changes = self.pods.sort(*event, |pod| pod.uid().unwrap_or_default(), || queue.pods());
                 changes.gone.iter().for_each(|uid| queue.remove_pod(uid));
                 changes.come.into_iter().for_each(|pod| queue.see_pod(pod));
             }
             Seen::Node(event) => {
-                let changes = self.nodes.sort(event, |node| node.name_any(), || queue.nodes());
+                let changes = self.nodes.sort(*event, |node| node.name_any(), || queue.nodes());
                 changes.gone.iter().for_each(|name| queue.remove_node(name));
                 changes.come.iter().for_each(|node| queue.see_node(node));
             }
             Seen::Namespace(event) => {
-                let changes = self.namespaces.sort(event, |n| n.name_any(), BTreeSet::new);
+                let changes = self.namespaces.sort(*event, |n| n.name_any(), BTreeSet::new);
                 changes.gone.iter().for_each(|name| queue.remove_namespace(name));
                 changes.come.iter().for_each(|namespace| queue.see_namespace(namespace));
             }
