@@ -68,12 +68,14 @@ impl Rows {
 pub fn run(layout: &Layout, args: &DemoArgs) -> Result<i32> {
     let began = Instant::now();
     let progress = Progress { shown: std::io::stderr().is_terminal() && args.output != "json" };
+    let cleanup = TakeDown(layout);
     let rows = show(layout, args, &progress);
     progress.clear();
-    if !args.keep || rows.is_err() {
-        down::down(layout, Keep::Nothing).context("take the demo's cluster away")?;
-    }
     let rows = rows?;
+    match args.keep {
+        true => std::mem::forget(cleanup),
+        false => drop(cleanup),
+    }
     let disagree = rows.0.iter().filter(|row| !row.agrees).count();
     let mut out = std::io::stdout().lock();
     if args.output == "json" {
@@ -94,6 +96,17 @@ pub fn run(layout: &Layout, args: &DemoArgs) -> Result<i32> {
     Ok(i32::from(disagree > 0))
 }
 
+/// Takes the demo's cluster away, however the demo ends.
+struct TakeDown<'a>(&'a Layout);
+
+impl Drop for TakeDown<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = down::down(self.0, Keep::Nothing) {
+            eprintln!("cofferdam: take the demo's cluster away: {error:#}");
+        }
+    }
+}
+
 fn show(layout: &Layout, args: &DemoArgs, progress: &Progress) -> Result<Rows> {
     progress.say("starting three nodes");
     let up = up::up(layout, &up::Options { nodes: 3, foreground: false })?;
@@ -108,10 +121,10 @@ fn show(layout: &Layout, args: &DemoArgs, progress: &Progress) -> Result<Rows> {
             store.load_reader(image.as_slice()).with_context(|| format!("load a stand-in for {name}"))?;
         }
     }
-    let demo =
-        Demo { client: node::client::unix(layout.admin_socket()), cluster: up.cluster, layout: layout.clone() };
     let mut rows = Rows::default();
     crate::cli::runtime()?.block_on(async {
+        let client = node::client::unix(layout.admin_socket());
+        let demo = Demo { client, cluster: up.cluster, layout: layout.clone() };
         progress.say("security contexts");
         security::rows(&demo, &mut rows).await?;
         progress.say("the node's resources");
