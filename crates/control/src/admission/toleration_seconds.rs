@@ -14,7 +14,11 @@ const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/u
 impl Plugin for DefaultTolerationSeconds {
     fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
         let writes = request.is(Operation::Create, "pods") || request.is(Operation::Update, "pods");
-        let Some(spec) = object["spec"].as_object_mut().filter(|_| writes) else { return Ok(()) };
+        if !writes {
+            return Ok(());
+        }
+        // Not by index: that would write a null into what has no spec.
+        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
         let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
         if tolerations.is_null() {
             *tolerations = json!([]);
