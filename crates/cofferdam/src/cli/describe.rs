@@ -60,7 +60,12 @@ async fn run(client: Client, args: &DescribeArgs) -> Result<i32> {
         }
     }
     if found.is_empty() {
-        eprintln!("No resources found");
+        match args.all_namespaces {
+            true => eprintln!("No resources found"),
+            false => {
+                eprintln!("No resources found in {} namespace.", remote.namespace(args.namespace.as_deref()))
+            }
+        }
     }
     for (i, (resource, object)) in found.iter().enumerate() {
         if i > 0 {
@@ -344,7 +349,7 @@ impl Page {
             for (cell, width) in cells.iter().zip(widths) {
                 let _ = write!(line, "{cell:width$}", width = *width);
             }
-            out.push_str(line.trim_end());
+            out.push_str(&line);
             out.push('\n');
         }
         out

@@ -129,9 +129,14 @@ fn security(page: &mut Page, level: usize, context: &Value) {
 
 fn container(page: &mut Page, container: &Value, status: &Value) {
     let line = |page: &mut Page, label: &str, value: &str| page.line(2, &[label, value]);
-    line(page, "Container ID:", text(status, "/containerID"));
+    let reported = status.is_object();
+    if reported {
+        line(page, "Container ID:", text(status, "/containerID"));
+    }
     line(page, "Image:", text(container, "/image"));
-    line(page, "Image ID:", text(status, "/imageID"));
+    if reported {
+        line(page, "Image ID:", text(status, "/imageID"));
+    }
     let ports = list(container, "/ports");
     let joined = |field: &str| {
         let all: Vec<String> = ports
@@ -152,12 +157,14 @@ fn container(page: &mut Page, container: &Value, status: &Value) {
             }
         }
     }
-    state(page, "State:", &status["state"]);
-    if status["lastState"].as_object().is_some_and(|s| !s.is_empty()) {
-        state(page, "Last State:", &status["lastState"]);
+    if reported {
+        state(page, "State:", &status["state"]);
+        if status["lastState"].as_object().is_some_and(|s| !s.is_empty()) {
+            state(page, "Last State:", &status["lastState"]);
+        }
+        line(page, "Ready:", title(status["ready"] == true));
+        line(page, "Restart Count:", &status["restartCount"].as_i64().unwrap_or(0).to_string());
     }
-    line(page, "Ready:", title(status["ready"] == true));
-    line(page, "Restart Count:", &status["restartCount"].as_i64().unwrap_or(0).to_string());
     for (label, field) in [("Limits:", "limits"), ("Requests:", "requests")] {
         let Some(amounts) = container["resources"][field].as_object().filter(|a| !a.is_empty()) else {
             continue;
