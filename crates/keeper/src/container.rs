@@ -465,6 +465,7 @@ impl Container {
             process.uid = user.uid;
             process.gid = user.gid;
             process.groups = plan::with_group(user.groups.clone(), user.gid);
+            plan::ids(process.uid, &process.groups)?;
         }
         process.tty = exec.tty;
         Ok(process)

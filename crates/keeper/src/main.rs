@@ -19,6 +19,12 @@ use kernel::{CallError, Named, credentials, fds, process};
 use rustix::process::Signal;
 
 fn main() -> ExitCode {
+    // A panic ends the process at once, in the keeper and in a child alike. Unwinding would close what a child has closed already, and
+    // `abort` does not end the first process of a PID namespace that is being traced.
+    std::panic::set_hook(Box::new(|panic| match writeln!(std::io::stderr(), "keeper: {panic}") {
+        Ok(()) => process::exit_now(101),
+        Err(_) => process::exit_now(102),
+    }));
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

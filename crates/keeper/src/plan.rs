@@ -184,6 +184,7 @@ fn read_process(
     // The primary group is among the supplementary ones, so that dropping it does not evade a "deny to the group"
     // permission (CVE-2022-2989, CVE-2023-25173).
     let groups = with_group(groups, user.gid());
+    ids(user.uid(), &groups)?;
     let args = strings(process.args().as_deref().unwrap_or_default(), "process.args")?;
     if args.is_empty() {
         return Err(refuse("process.args: empty"));
@@ -211,6 +212,17 @@ fn read_process(
         seccomp: seccomp.map(read_seccomp).transpose()?,
         tty,
     })
+}
+
+/// The id 4294967295 means "no change" to the kernel: with it a process would stay root (CVE-2024-40635 is of that kind).
+pub fn ids(uid: u32, groups: &[u32]) -> Result<(), Failure> {
+    if uid == u32::MAX {
+        return Err(refuse(format!("process.user.uid: {uid} is no id")));
+    }
+    if groups.contains(&u32::MAX) {
+        return Err(refuse(format!("process.user: the group {} is no id", u32::MAX)));
+    }
+    Ok(())
 }
 
 /// `groups` with `gid` among them, sorted, once each.
@@ -288,6 +300,9 @@ fn device(device: &oci::LinuxDevice) -> Result<Device, Failure> {
         LinuxDeviceType::P => FileType::Fifo,
         LinuxDeviceType::A => return Err(refuse(format!("linux.devices {}: type a", path.display()))),
     };
+    if [device.uid(), device.gid()].contains(&Some(u32::MAX)) {
+        return Err(refuse(format!("linux.devices {}: {} is no id", path.display(), u32::MAX)));
+    }
     Ok(Device {
         path: path.clone(),
         kind,

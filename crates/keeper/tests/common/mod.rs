@@ -68,12 +68,15 @@ impl Place {
         {
             let _exists = std::os::unix::fs::symlink("busybox", root.join("bin").join(applet));
         }
-        std::fs::write(
-            root.join("etc/passwd"),
-            "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
-        )
-        .unwrap();
-        std::fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
+        // Once: a test may have put something else there.
+        if !root.join("etc/made").exists() {
+            let passwd = "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
+            for (name, text) in
+                [("etc/passwd", passwd), ("etc/group", "root:x:0:\nuser:x:1000:\n"), ("etc/made", "")]
+            {
+                std::fs::write(root.join(name), text).unwrap();
+            }
+        }
         root
     }
 
