@@ -14,7 +14,6 @@ use testkit::net::{
     ACK, FIN, GRACE, Netns, PATIENCE, SYN, echoes, icmp, tcp_segment, udp_datagram, udp_echoes,
 };
 
-/// What must not arrive is waited for this long, after something sent later has arrived.
 fn delete_policy(name: &str) -> Event {
     Event::RemovePolicy { namespace: "foo".into(), name: name.into() }
 }
@@ -316,4 +315,120 @@ fn a_pod_leaves_nothing_but_a_gap_in_the_addresses() {
     drop((a, b));
     let c = node.pod(pod("foo", "c", &[]));
     assert!(c.ip != first && c.ip != second, "no address comes back at once");
+}
+
+#[test]
+fn no_packet_of_a_new_pod_is_unguarded_and_none_allowed_is_refused() {
+    needs_root!("no_packet_of_a_new_pod_is_unguarded_and_none_allowed_is_refused");
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let cluster = Cluster::new(1);
+    let node = &cluster.nodes[0];
+    let attacker = cluster.pod(0, pod("foo", "attacker", &[]));
+    let friend = cluster.pod(0, pod("foo", "friend", &[("role", "friend")]));
+    friend.netns.echo(&[80], &[]).unwrap();
+    attacker.netns.echo(&[80], &[]).unwrap();
+    // New pods may talk to the friend, both ways, and to nobody else.
+    cluster.apply(&[
+        namespace("foo", &[]),
+        policy(
+            "{metadata: {name: new, namespace: foo}, spec: {podSelector: {matchLabels: {app: new}}, policyTypes: \
+             [Ingress, Egress], ingress: [{from: [{podSelector: {matchLabels: {role: friend}}}]}], egress: [{to: \
+             [{podSelector: {matchLabels: {role: friend}}}]}]}}",
+        ),
+    ]);
+    let first: u32 = friend.ip.to_bits() + 1;
+    let done = AtomicBool::new(false);
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    std::thread::scope(|scope| {
+        // Also when an assertion fails.
+        let _stop = Stop(&done);
+        // From before they exist, the attacker sends to the addresses that new pods will get.
+        scope.spawn(|| {
+            let raw = attacker.netns.raw_sender().unwrap();
+            while !done.load(Ordering::Relaxed) {
+                for ip in (first..first + 20).map(Ipv4Addr::from_bits) {
+                    let to = SocketAddrV4::new(ip, 9);
+                    raw.send(attacker.ip, ip, 17, &udp_datagram(attacker.at(1), to, b"x")).unwrap();
+                }
+            }
+        });
+        for i in 0..20 {
+            let netns = Netns::new().unwrap();
+            let sniffer = netns.sniffer(17).unwrap();
+            let net = pod("foo", &format!("new-{i}"), &[("app", "new")]);
+            let ip = node.net.prepare(net, &netns.fd, netns.route_fd().unwrap()).unwrap();
+            assert_eq!(ip.to_bits(), first + i);
+            // Its very first packets: what is allowed passes at once, what is not does not.
+            let allowed = netns.connect(friend.at(80), std::time::Duration::from_millis(900));
+            assert!(allowed.is_ok(), "a SYN was lost: {allowed:?}");
+            assert!(netns.connect(attacker.at(80), std::time::Duration::from_millis(5)).is_err());
+            netns.echo(&[81], &[]).unwrap();
+            assert!(friend.netns.connects(SocketAddrV4::new(ip, 81)));
+            assert_eq!(sniffer.next(std::time::Duration::ZERO, |_| true), None);
+        }
+    });
+}
+
+#[test]
+fn an_address_is_given_out_again_when_its_link_is_gone() {
+    needs_root!("an_address_is_given_out_again_when_its_link_is_gone");
+    let machine = machine();
+    let fabric = machine.run(|| node::net::fabric::Fabric::create(config("small"))).unwrap();
+    let netns = Netns::new().unwrap();
+    let mut addresses = fabric.add_node(1, netns.fd.as_fd()).unwrap();
+    addresses.pod_cidr = "10.244.1.0/29".parse().unwrap();
+    let (net, events) = start(&netns, &addresses);
+    let node = Node { netns, addresses, net, events };
+    let mut pods: Vec<Pod> = (2..7).map(|i| node.pod(pod("foo", &i.to_string(), &[]))).collect();
+    let another = || {
+        let netns = Netns::new().unwrap();
+        node.net.prepare(pod("foo", "late", &[]), &netns.fd, netns.route_fd().unwrap())
+    };
+    assert!(matches!(another(), Err(NetError::NoAddress(_))));
+    let gone = pods.remove(2);
+    node.net.detach(&gone.net.uid).unwrap();
+    assert!(matches!(another(), Err(NetError::NoAddress(_))), "its link is still there");
+    let ip = gone.ip;
+    drop(gone);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let got = loop {
+        match another() {
+            Err(NetError::NoAddress(_)) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            other => break other,
+        }
+    };
+    assert_eq!(got.unwrap(), ip);
+}
+
+#[test]
+fn a_client_that_keeps_its_udp_port_reaches_the_next_pod_of_a_host_port() {
+    needs_root!("a_client_that_keeps_its_udp_port_reaches_the_next_pod_of_a_host_port");
+    use node::net::{HostPort, Protocol};
+    let cluster = Cluster::new(2);
+    let node = &cluster.nodes[0];
+    let server = |name| {
+        let mut net = pod("foo", name, &[]);
+        let port = HostPort { host_ip: None, protocol: Protocol::Udp, host_port: 9000, container_port: 53 };
+        net.host_ports = vec![port];
+        let pod = node.pod(net);
+        pod.netns.echo(&[], &[53]).unwrap();
+        pod
+    };
+    let client = cluster.pod(1, pod("foo", "client", &[]));
+    let socket = client.netns.udp(SocketAddrV4::new(node.addresses.node_ip, 9000)).unwrap();
+    assert!(!udp_echoes(&socket, GRACE), "nobody there yet, but now there is a conntrack entry");
+    for name in ["one", "two"] {
+        let pod = server(name);
+        // The refusal of an earlier datagram may still be queued on the socket.
+        assert!((0..5).any(|_| udp_echoes(&socket, PATIENCE)), "{name}");
+        node.net.detach(&pod.net.uid).unwrap();
+        assert!(!udp_echoes(&socket, GRACE));
+    }
 }

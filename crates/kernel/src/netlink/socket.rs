@@ -1,7 +1,9 @@
 //! The socket: requests, dumps and events.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
@@ -82,6 +84,30 @@ impl Socket {
         socket.set_option("setsockopt(NETLINK_EXT_ACK)", SOL_NETLINK, NETLINK_EXT_ACK, 1)?;
         socket.set_option("setsockopt(NETLINK_CAP_ACK)", SOL_NETLINK, NETLINK_CAP_ACK, 1)?;
         Ok(socket)
+    }
+
+    /// Another NETLINK_ROUTE socket in the same network namespace, wherever the calling thread is.
+    pub fn sibling(&self) -> Result<Socket, NetlinkError> {
+        const SIOCGSKNS: std::ffi::c_ulong = 0x894c;
+        // SAFETY: SIOCGSKNS takes no argument and returns a new descriptor or -1.
+        let fd = unsafe { ioctl(self.fd.as_raw_fd(), SIOCGSKNS) };
+        if fd < 0 {
+            return Err(NetlinkError::Call { call: "ioctl(SIOCGSKNS)", errno: last_errno() });
+        }
+        // SAFETY: the descriptor was just made for this process, and nothing else owns it.
+        let netns = unsafe { OwnedFd::from_raw_fd(fd) };
+        Socket::open_in(netns.as_fd(), Family::Route)
+    }
+
+    /// Waits until something can be read; false if nothing came in that time.
+    pub fn wait(&self, patience: Duration) -> Result<bool, NetlinkError> {
+        let timeout =
+            Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(errno) => Err(NetlinkError::Call { call: "poll", errno }),
+        }
     }
 
     /// Asks the kernel to refuse a dump whose filter it does not understand, and so to filter.
@@ -287,6 +313,11 @@ impl AsFd for Socket {
 
 unsafe extern "C" {
     fn setsockopt(fd: i32, level: i32, name: i32, value: *const std::ffi::c_void, len: u32) -> i32;
+    fn ioctl(fd: i32, request: std::ffi::c_ulong, ...) -> i32;
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// # Safety
@@ -298,7 +329,7 @@ unsafe fn set_option<T>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) ->
     if result == 0 {
         return Ok(());
     }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    Err(last_errno())
 }
 
 struct Message<'a> {

@@ -8,7 +8,7 @@ mod read;
 mod write;
 
 pub use block::{BlockError, Ipv4Net};
-pub use read::{Address, Link, LinkEvent, addresses, index_of, links, routes};
+pub use read::{Address, Link, LinkEvent, addresses, index_of, links, routes, wait_running};
 pub use write::{
     Route, VethEnd, add_address, add_veth, delete_link, delete_route, rename, replace_neighbour,
     replace_route, set_alias, set_down, set_mtu, set_up,

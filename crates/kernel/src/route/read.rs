@@ -1,10 +1,11 @@
 //! What there is: links, addresses, routes.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use super::{Ipv4Net, Mac, Route};
 use crate::netlink::message::DUMP;
-use crate::netlink::{Attributes, Batch, Event, NetlinkError, Socket, attributes};
+use crate::netlink::{Attributes, Batch, Event, Group, NetlinkError, Socket, attributes};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -19,7 +20,10 @@ pub struct Link {
     pub name: String,
     pub mac: Option<Mac>,
     pub mtu: u32,
+    /// Administratively: someone asked for it.
     pub up: bool,
+    /// Packets pass: IF_OPER_UP. A link whose peer came up a moment ago drops what is sent to it until then.
+    pub running: bool,
     pub alias: Option<String>,
 }
 
@@ -64,6 +68,7 @@ fn parse_link(payload: &[u8]) -> Option<(Link, u8)> {
         mac: attrs.get(1).and_then(|mac| mac.try_into().ok()).map(Mac),
         mtu: attrs.u32(4).unwrap_or_default(),
         up: word(8) & 1 != 0,
+        running: attrs.u8(16) == Some(6),
         alias: attrs.str(20).map(str::to_string),
     };
     Some((link, header[0]))
@@ -91,6 +96,39 @@ pub fn index_of(socket: &mut Socket, name: &str) -> Result<Option<u32>, NetlinkE
         Err(e) if e.errno() == Some(rustix::io::Errno::NODEV) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Waits until packets pass over a link whose both ends were brought up. The kernel takes notice of that in its own time
+/// (linkwatch), and until then drops what is sent: the first SYN of a pod, which costs it a second. Asking for the link
+/// makes it take notice at once since Linux 6.9; before, an event tells.
+pub fn wait_running(socket: &mut Socket, index: u32, patience: Duration) -> Result<bool, NetlinkError> {
+    if is_running(socket, index)? {
+        return Ok(true);
+    }
+    let mut events = socket.sibling()?;
+    events.join(Group::Links)?;
+    let deadline = Instant::now() + patience;
+    // Asked again, since it may have come between the question and the joining.
+    while !is_running(socket, index)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || !events.wait(left)? {
+            return is_running(socket, index);
+        }
+        events.drain(|_| {})?;
+    }
+    Ok(true)
+}
+
+fn is_running(socket: &mut Socket, index: u32) -> Result<bool, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.message(RTM_GETLINK, 0, format!("find link {index}"), |m| {
+        m.put(&[0; 4]);
+        m.put(&index.to_ne_bytes());
+        m.put(&[0; 8]);
+    });
+    let mut found = None;
+    socket.dump("find a link", &batch, |event| found = parse_link(event.payload))?;
+    Ok(found.is_some_and(|(link, _)| link.running))
 }
 
 /// IPv4 addresses of all links.

@@ -8,6 +8,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use kernel::netlink::{Batch, Family, NetlinkError, Socket};
 use kernel::nft::CommitError;
@@ -67,6 +68,8 @@ pub enum FabricError {
     Enter(Errno),
     #[error("no link {0} in the fabric")]
     NoLink(String),
+    #[error("link {0} did not come up")]
+    LinkDown(String),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
@@ -75,6 +78,8 @@ pub enum FabricError {
     Sysctl(#[from] SysctlError),
 }
 
+/// A link comes up in microseconds, or something is wrong.
+pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(2);
 /// The uplink's name in the fabric.
 pub(super) const FABRIC_UPLINK: &str = "up0";
 
@@ -183,6 +188,11 @@ impl Fabric {
         let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
         route::replace_route(&mut batch, Route { to, link: eth0, via: Some(node.gateway), source });
         inside.request(&batch)?;
+        for (socket, link) in [(&mut fabric, link), (&mut inside, eth0)] {
+            if !route::wait_running(socket, link, LINK_PATIENCE)? {
+                return Err(FabricError::LinkDown(name));
+            }
+        }
         Ok(node)
     }
 

@@ -13,7 +13,7 @@ use kernel::route::netns::{read_sysctl, write_sysctl};
 use kernel::route::{self, Ipv4Net, VethEnd};
 
 use super::exprs::*;
-use super::fabric::{FABRIC_UPLINK, FabricConfig, FabricError, find, mac_of};
+use super::fabric::{FABRIC_UPLINK, FabricConfig, FabricError, LINK_PATIENCE, find, mac_of};
 
 /// The link between the machine and the fabric.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +61,9 @@ pub fn connect(
     route::set_up(&mut batch, link);
     route::replace_neighbour(&mut batch, link, uplink.fabric, mac_of(uplink.fabric));
     socket.request(&batch)?;
+    if !route::wait_running(&mut socket, link, LINK_PATIENCE)? {
+        return Err(FabricError::LinkDown(name));
+    }
     if before.forward != "1" {
         write_sysctl(FORWARD, "1")?;
     }

@@ -17,7 +17,7 @@ use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
 use policy::network_policy::ir::{self, Change, Protocol};
 use policy::network_policy::{Compiler, Event};
 
-use super::fabric::{mac_of, no_ipv6};
+use super::fabric::{LINK_PATIENCE, mac_of, no_ipv6};
 use super::listener::Listener;
 use super::pods::{NetError, NodeNetConfig, PodNet, YOUNGEST};
 use super::pool::Pool;
@@ -87,7 +87,7 @@ impl NodeNet {
     ///
     /// Packets of pods pass once both [`NodeNet::adopted`] and [`NodeNet::apply`] were called.
     pub fn start(config: NodeNetConfig) -> Result<NodeNet, NetError> {
-        set_sysctls()?;
+        no_ipv6()?;
         let mut route = Socket::open(Family::Route)?;
         let mut rules = Socket::open(Family::Netfilter)?;
         let uplink = index_of(&mut route, UPLINK)?;
@@ -99,6 +99,8 @@ impl NodeNet {
             transaction.add_all(&table::skeleton(&config));
             transaction.commit(&mut rules)?;
         }
+        // Behind the table: it loads conntrack, whose sysctls are not there before; and nothing is forwarded without it.
+        set_sysctls()?;
         let generation = nft::generation(&mut rules)?;
         let state = State {
             route,
@@ -380,7 +382,14 @@ impl State {
         let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
         let via = Some(POD_GATEWAY);
         route::replace_route(&mut batch, Route { to, link: eth0, via, source: Some(address) });
-        Ok(inside.request(&batch)?)
+        inside.request(&batch)?;
+        // Both ends are up now; without this the first packets of and to the pod may be lost.
+        for (socket, link) in [(&mut self.route, link), (inside, eth0)] {
+            if !route::wait_running(socket, link, LINK_PATIENCE)? {
+                return Err(NetError::LinkDown(name.to_string()));
+            }
+        }
+        Ok(())
     }
 
     fn commit_pod(
@@ -617,7 +626,6 @@ fn survivors(
 }
 
 fn set_sysctls() -> Result<(), NetError> {
-    no_ipv6()?;
     // After an entry expires, a packet in the middle of a TCP connection must not make a new one: it could be turned
     // round, and the client would be taken for the server.
     write_sysctl("net/netfilter/nf_conntrack_tcp_loose", "0")?;

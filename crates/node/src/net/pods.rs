@@ -77,6 +77,8 @@ pub enum NetError {
     Attached(String),
     #[error("no link {0}")]
     NoLink(String),
+    #[error("link {0} did not come up")]
+    LinkDown(String),
     #[error("enter the pod's network namespace: {0}")]
     Enter(Errno),
     #[error("start the listener's thread: {0}")]
