@@ -135,7 +135,7 @@ fn the_kernel_shows_what_was_resolved() {
         return;
     }
     let runtime_default = json!({"type": "RuntimeDefault"});
-    for (at_pod, at_container, user) in [
+    let cases = [
         (json!({}), json!({}), ""),
         (json!({}), json!({}), "app"),
         (json!({}), json!({}), "1000:7"),
@@ -161,31 +161,39 @@ fn the_kernel_shows_what_was_resolved() {
             json!({"seccompProfile": runtime_default, "allowPrivilegeEscalation": false}),
             "",
         ),
-    ] {
-        let (effective, status) =
-            run(at_pod.clone(), at_container.clone(), user, &["/bin/busybox", "cat", "/proc/self/status"]);
-        let case = format!("{at_pod} {at_container} {user}");
-        let sets = effective.capabilities.value;
-        let hex = |set: CapabilitySet| format!("{:016x}", set.bits());
-        let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
-        let mut groups: Vec<u32> =
-            field(&status, "Groups").split_whitespace().map(|group| group.parse().unwrap()).collect();
-        groups.sort_unstable();
-        let expected: Vec<u32> = effective.supplementary_groups.iter().map(|group| group.value).collect();
-        assert_eq!(groups, expected, "Groups: {case}");
-        for (name, expected) in BTreeMap::from([
-            ("Uid", four(effective.uid.value)),
-            ("Gid", four(effective.gid.value)),
-            ("NoNewPrivs", u8::from(effective.no_new_privs.value).to_string()),
-            ("Seccomp", if effective.seccomp.value == Seccomp::Unconfined { "0" } else { "2" }.to_owned()),
-            ("CapBnd", hex(sets.bounding)),
-            ("CapPrm", hex(sets.permitted)),
-            ("CapEff", hex(sets.effective)),
-            ("CapInh", hex(sets.inheritable)),
-            ("CapAmb", hex(sets.ambient)),
-        ]) {
-            assert_eq!(field(&status, name), expected, "{name}: {case}");
+    ];
+    // At once: most of a run is waiting for the kernel.
+    std::thread::scope(|scope| {
+        for (at_pod, at_container, user) in cases {
+            scope.spawn(move || shows_what_was_resolved(&at_pod, &at_container, user));
         }
+    });
+}
+
+fn shows_what_was_resolved(at_pod: &Value, at_container: &Value, user: &str) {
+    let (effective, status) =
+        run(at_pod.clone(), at_container.clone(), user, &["/bin/busybox", "cat", "/proc/self/status"]);
+    let case = format!("{at_pod} {at_container} {user}");
+    let sets = effective.capabilities.value;
+    let hex = |set: CapabilitySet| format!("{:016x}", set.bits());
+    let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
+    let mut groups: Vec<u32> =
+        field(&status, "Groups").split_whitespace().map(|group| group.parse().unwrap()).collect();
+    groups.sort_unstable();
+    let expected: Vec<u32> = effective.supplementary_groups.iter().map(|group| group.value).collect();
+    assert_eq!(groups, expected, "Groups: {case}");
+    for (name, expected) in BTreeMap::from([
+        ("Uid", four(effective.uid.value)),
+        ("Gid", four(effective.gid.value)),
+        ("NoNewPrivs", u8::from(effective.no_new_privs.value).to_string()),
+        ("Seccomp", if effective.seccomp.value == Seccomp::Unconfined { "0" } else { "2" }.to_owned()),
+        ("CapBnd", hex(sets.bounding)),
+        ("CapPrm", hex(sets.permitted)),
+        ("CapEff", hex(sets.effective)),
+        ("CapInh", hex(sets.inheritable)),
+        ("CapAmb", hex(sets.ambient)),
+    ]) {
+        assert_eq!(field(&status, name), expected, "{name}: {case}");
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use oci_spec::{image::ImageConfiguration, runtime::Spec};
+use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -478,5 +479,35 @@ fn every_capability_has_its_oci_name() {
     for capability in crate::security_context::CapabilitySet::all().iter() {
         let written = serde_json::to_value(process::oci_capability(capability).unwrap()).unwrap();
         assert_eq!(written, json!(capability.name()));
+    }
+}
+
+proptest! {
+    /// Whatever text stands in a container: a Spec or an error, and a Spec keeps its promises.
+    #[test]
+    fn making_a_spec_never_panics(
+        command in proptest::collection::vec("[a-z$(){}\\PC]{0,12}", 0..3),
+        cwd in "[/a.\\PC]{0,10}",
+        destinations in proptest::collection::vec("[/a-z.]{0,12}", 0..4),
+        privileged in any::<bool>(),
+        cpu in "[0-9.mkKMGiEe-]{0,6}",
+        message_path in "[/a-z.]{0,10}",
+    ) {
+        let mut given = Given::container(json!({
+            "command": command, "workingDir": cwd, "terminationMessagePath": message_path,
+            "securityContext": {"privileged": privileged},
+            "resources": {"limits": {"cpu": cpu, "memory": cpu}}
+        }));
+        given.files.termination_log = Some("/pod/log".into());
+        given.mounts = destinations.iter().map(|destination| volume(destination)).collect();
+        let Ok(spec) = given.spec_of(0) else { return Ok(()) };
+        let process = spec.process().as_ref().unwrap();
+        prop_assert!(process.cwd().is_absolute());
+        prop_assert!(process.args().as_ref().is_some_and(|args| !args.is_empty()));
+        for mount in spec.mounts().as_ref().unwrap() {
+            let destination = mount.destination();
+            prop_assert!(destination.is_absolute());
+            prop_assert!(mount.typ().as_deref() != Some("bind") || !destination.starts_with("/proc"));
+        }
     }
 }

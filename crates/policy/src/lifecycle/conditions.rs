@@ -100,7 +100,7 @@ fn initialized(record: &PodRecord, containers: &[(ContainerKind, Container)], st
             let status = find(&status.init_container_statuses, &container.name);
             match kind {
                 ContainerKind::Init => !status.is_some_and(|status| status.ready),
-                ContainerKind::Sidecar => !status.is_some_and(|status| status.started == Some(true)),
+                ContainerKind::Sidecar => status.is_none_or(|status| status.started != Some(true)),
                 ContainerKind::App | ContainerKind::Ephemeral => false,
             }
         })
