@@ -9,6 +9,7 @@ const DEFINITIONS: &str = "#/definitions/";
 
 /// Bodies that are sent or returned without being a served resource's own kind.
 const EXTRA: &[&str] = &[
+    "io.k8s.api.authentication.v1.TokenRequest",
     "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
     "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent",
