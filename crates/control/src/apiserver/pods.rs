@@ -163,6 +163,10 @@ pub fn container(pod: &Value, asked: &str) -> Result<String, ApiError> {
 pub fn agent_refused(status: StatusCode, text: &str) -> ApiError {
     use api::error::Reason;
     let text = text.trim();
+    // The agent answers with a Status, as the API does; anything else is plain words.
+    if let Some(refusal) = serde_json::from_str(text).ok().and_then(|said| ApiError::from_status(&said)) {
+        return refusal;
+    }
     match status {
         StatusCode::BAD_REQUEST => ApiError::bad_request(text),
         StatusCode::NOT_FOUND => ApiError::new(404, Reason::NotFound, text),
@@ -179,6 +183,13 @@ pub const REFUSAL: usize = decode::MAX_BODY >> 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agents_refusal_is_passed_on() {
+        let said = ApiError::bad_request("container \"a\" in pod \"p\" is waiting to start: ContainerCreating");
+        assert_eq!(agent_refused(StatusCode::BAD_REQUEST, &said.to_status().to_string()), said);
+        assert_eq!(agent_refused(StatusCode::NOT_FOUND, " gone \n").message, "gone");
+    }
 
     #[test]
     fn the_container_is_found_or_asked_for() {
