@@ -71,8 +71,8 @@ fn devices(dir: &Path) -> Vec<Device> {
             (_, true) => DeviceKind::Char,
             _ => continue,
         };
-        // The container has a console of its own.
-        if path == Path::new("/dev/console") {
+        // The container has a console and a terminal multiplexer of its own.
+        if path == Path::new("/dev/console") || path == Path::new("/dev/ptmx") {
             continue;
         }
         let number = metadata.rdev();
