@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{
     ApiError,
     registry::Resource,
-    selector::{FieldSelector, LabelSelector},
+    selector::{FieldSelector, LabelSelector, SelectorError},
 };
 use serde_json::{Map, Value};
 
@@ -67,7 +67,7 @@ impl Selection {
         let labels = if text.is_empty() {
             LabelSelector::everything()
         } else {
-            text.parse().map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?
+            text.parse().map_err(|error: SelectorError| ApiError::bad_request(error.to_string()))?
         };
         let fields = FieldSelector::parse(query.get("fieldSelector"), resource)?;
         Ok(Selection { resource, labels, fields })

@@ -1,0 +1,146 @@
+//! Medians of the API server over TLS with a durable store, in one process with its clients:
+//! `cargo run --release -p control --example api-bench`. The reference is Kubernetes on the same class of machine: creates of
+//! ConfigMaps with 16 clients 935/s, GET 1.46 ms, LIST of 1 000 pods 38 to 52 ms.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::OpenOptionsExt, net::UnixListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::Request;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("run"))?;
+    fs::create_dir_all(path("control"))?;
+    let config = control::Config {
+        data_dir: path("control"),
+        run_dir: path("run"),
+        kubeconfig: fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path("kubeconfig"))?,
+        tls: TcpListener::bind("127.0.0.1:0")?,
+        admin: UnixListener::bind(path("run/control.sock"))?,
+        nodes: Vec::new(),
+        service_cidr: "10.96.0.0/16".into(),
+        cluster_id: "bench".into(),
+    };
+    let mut serving = tokio::spawn(control::run(config));
+    while fs::read_to_string(path("kubeconfig"))?.is_empty() {
+        if serving.is_finished() {
+            (&mut serving).await??;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let kubeconfig = Kubeconfig::read_from(path("kubeconfig"))?;
+    let client = || async {
+        let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Client::try_from(config)?)
+    };
+    let one = client().await?;
+    // The default ServiceAccount comes from a controller; the first pod waits for it.
+    pods(&one, 1000).await?;
+
+    creates(1, Duration::from_secs(3), &client).await?;
+    creates(16, Duration::from_secs(5), &client).await?;
+    let target = "/api/v1/namespaces/default/pods/bench-0";
+    report("GET one pod", &times(&one, target, 2000).await?);
+    let target = "/api/v1/namespaces/default/pods";
+    report("LIST 1 000 pods", &times(&one, target, 60).await?);
+    let target = "/api/v1/pods?labelSelector=half%3D1";
+    report("LIST 500 of 1 000 pods by label", &times(&one, target, 60).await?);
+    Ok(())
+}
+
+async fn post(client: &Client, target: &str, body: String) -> Outcome<()> {
+    let request = Request::post(target).header("content-type", "application/json").body(body.into_bytes())?;
+    client.request_text(request).await?;
+    Ok(())
+}
+
+async fn pods(client: &Client, count: usize) -> Outcome<()> {
+    let tasks = (0..count).map(|n| {
+        let client = client.clone();
+        async move {
+            let pod = json!({
+                "metadata": {"name": format!("bench-{n}"), "labels": {"app": "bench", "half": (n % 2).to_string()}},
+                "spec": {
+                    "schedulerName": "nobody",
+                    "containers": [{
+                        "name": "main", "image": "registry.example/some/image:v1.2.3", "args": ["--listen", ":8080"],
+                        "ports": [{"containerPort": 8080}],
+                        "env": [{"name": "A", "value": "x".repeat(200)}],
+                        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                    }],
+                },
+            });
+            post(&client, "/api/v1/namespaces/default/pods", pod.to_string()).await
+        }
+    });
+    use futures::{StreamExt, TryStreamExt};
+    futures::stream::iter(tasks).buffer_unordered(16).try_collect::<Vec<()>>().await?;
+    Ok(())
+}
+
+async fn creates<F>(clients: usize, long: Duration, client: &impl Fn() -> F) -> Outcome<()>
+where
+    F: Future<Output = Outcome<Client>>,
+{
+    let done = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
+    let mut tasks = Vec::new();
+    for number in 0..clients {
+        let (client, done) = (client().await?, done.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while began.elapsed() < long {
+                let name = format!("c-{clients}-{number}-{}", done.fetch_add(1, Ordering::Relaxed));
+                let body = json!({"metadata": {"name": name}, "data": {"v": "x".repeat(1000)}}).to_string();
+                let start = Instant::now();
+                post(&client, "/api/v1/namespaces/default/configmaps", body).await?;
+                taken.push(start.elapsed());
+            }
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(taken)
+        }));
+    }
+    let mut taken = Vec::new();
+    for task in tasks {
+        taken.extend(task.await??);
+    }
+    let rate = taken.len() as f64 / began.elapsed().as_secs_f64();
+    println!("creates of 1 kB ConfigMaps, {clients} client(s): {rate:.0}/s");
+    report("  one create", &taken);
+    Ok(())
+}
+
+async fn times(client: &Client, target: &str, count: usize) -> Outcome<Vec<Duration>> {
+    let mut taken = Vec::new();
+    for _ in 0..count {
+        let start = Instant::now();
+        let request = Request::get(target).body(Vec::new())?;
+        let text = client.request_text(request).await?;
+        taken.push(start.elapsed());
+        assert!(text.starts_with('{'), "{text}");
+    }
+    Ok(taken)
+}
+
+fn report(what: &str, taken: &[Duration]) {
+    let mut sorted = taken.to_vec();
+    sorted.sort();
+    let at = |part: f64| sorted.get((sorted.len() as f64 * part) as usize).copied().unwrap_or_default();
+    println!("{what}: p50 {:?}, p90 {:?}, n={}", at(0.5), at(0.9), sorted.len());
+}
