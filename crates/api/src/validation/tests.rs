@@ -9,6 +9,7 @@ use crate::field::ErrorList;
 
 mod metadata;
 mod objects;
+mod pod_parts;
 mod pods;
 mod random;
 
