@@ -15,7 +15,7 @@ mod queue;
 pub(crate) mod recorder;
 mod replica_set;
 mod service_account;
-mod watches;
+pub(crate) mod watches;
 
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,6 @@
 //! Makes and deletes the pods of ReplicaSets, and writes their statuses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
@@ -20,7 +21,7 @@ const AT_ONCE: usize = 64;
 pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Error> {
     let Some(set) = world.replica_sets.get(&key) else { return Ok(None) };
     let Some(spec) = &set.spec else { return Ok(None) };
-    let pods = owned(claim::<Pod, _>(world, &*set, &spec.selector).await?);
+    let pods = claim::<Pod, _>(world, &*set, &spec.selector).await?;
     let mut failure: Option<(&'static str, String)> = None;
     let mut error = None;
     if set.metadata.deletion_timestamp.is_none() {
@@ -36,7 +37,7 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     }
     // As it is after the writes, whose answers the cache has.
     let Some(set) = world.replica_sets.get(&key) else { return Ok(None) };
-    let pods = owned(world.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default()));
+    let pods = world.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
     let told = failure.as_ref().map(|(reason, message)| (*reason, message.as_str()));
     let (status, recheck) = replica_set::status(&set, &pods, told, Timestamp::now());
     if set.status.as_ref() != Some(&status) {
@@ -54,17 +55,13 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     }
 }
 
-fn owned(pods: Vec<std::sync::Arc<Pod>>) -> Vec<Pod> {
-    pods.iter().map(|pod| (**pod).clone()).collect()
-}
-
 /// Pods of the other replica sets of the same owner.
-fn related(world: &World, set: &ReplicaSet) -> Vec<Pod> {
+fn related(world: &World, set: &ReplicaSet) -> Vec<Arc<Pod>> {
     let Some(owner) = controller_of(&set.metadata) else { return Vec::new() };
     let siblings = world.replica_sets.owned_by(&owner.uid);
     let siblings = siblings.iter().filter(|sibling| sibling.metadata.uid != set.metadata.uid);
     let uids = siblings.filter_map(|sibling| sibling.metadata.uid.clone());
-    owned(uids.flat_map(|uid| world.pods.owned_by(&uid)).collect())
+    uids.flat_map(|uid| world.pods.owned_by(&uid)).collect()
 }
 
 /// The first alone, then all others at once: if the first is refused, so would they be (the reason for upstream's

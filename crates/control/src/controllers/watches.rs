@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::StreamExt as _;
@@ -12,7 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::discovery::{Discovery, Scope, verbs};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::{WatchStreamExt as _, utils::Backoff, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -31,7 +32,7 @@ pub(super) trait Tracked:
 }
 
 /// Pauses between attempts to learn what kinds there are, while the server starts.
-const DISCOVERY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+const DISCOVERY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The watches, to be run, and a future that is done when every kind was listed once.
 pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, BoxFuture<'static, ()>) {
@@ -61,6 +62,35 @@ pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, B
         let _ = progress.wait_for(|listed| *listed >= all).await;
     };
     (watches, synced.boxed())
+}
+
+/// Pauses between attempts to watch: the server is in this process, so the usual reason (the watch fell behind) is over
+/// at once.
+pub(crate) struct Pauses(Duration);
+
+const SHORTEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_secs(5);
+
+impl Default for Pauses {
+    fn default() -> Pauses {
+        Pauses(SHORTEST)
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = SHORTEST;
+    }
 }
 
 /// All kinds that can be listed, watched and deleted, but events: they own nothing and nobody owns them.
@@ -103,7 +133,7 @@ async fn follow<K: Tracked>(world: Arc<World>, count: watch::Sender<usize>) {
     let mut listed = Listed { count, is_told: false };
     let mut brought: HashSet<Key> = HashSet::new();
     let api: Api<K> = Api::all(world.client.clone());
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut events = watcher(api, watcher::Config::default()).backoff(Pauses::default()).boxed();
     while let Some(event) = events.next().await {
         // An error is followed by a new attempt, after a pause that grows.
         let Ok(event) = event else { continue };
@@ -137,7 +167,7 @@ async fn follow_metadata(
     let mut listed = Listed { count, is_told: false };
     let mut brought: HashSet<String> = HashSet::new();
     let api: Api<DynamicObject> = Api::all_with(world.client.clone(), &resource);
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut events = watcher(api, watcher::Config::default()).backoff(Pauses::default()).boxed();
     while let Some(event) = events.next().await {
         let Ok(event) = event else { continue };
         match event {

@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::controllers::recorder::Recorder;
+use crate::controllers::watches::Pauses;
 use state::{Decision, Queue};
 
 /// Pods with this scheduler's name, or none, are ours.
@@ -146,7 +147,8 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
     use kube::runtime::WatchStreamExt as _;
-    let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let events =
+        watcher(Api::<K>::all(client.clone()), watcher::Config::default()).backoff(Pauses::default());
     // An error is followed by a new attempt, after a pause that grows.
     events.filter_map(|event| std::future::ready(event.ok())).boxed()
 }

@@ -1,6 +1,7 @@
 //! What a ReplicaSet does next: how many pods to make, which to delete, and its status
 //! (`pkg/controller/replicaset/replica_set.go`, `ActivePodsWithRanks` of `pkg/controller/controller_utils.go`).
 
+use std::borrow::Borrow;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 
@@ -25,16 +26,16 @@ pub enum Scale {
 
 /// `pods`: those the replica set controls. `related`: those of the same owner (other replica sets of the Deployment),
 /// which count when pods on crowded nodes are deleted first.
-pub fn scale(replica_set: &ReplicaSet, pods: &[Pod], related: &[Pod], now: Timestamp) -> Scale {
+pub fn scale<P: Borrow<Pod>>(replica_set: &ReplicaSet, pods: &[P], related: &[P], now: Timestamp) -> Scale {
     let wanted = replica_set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1).max(0) as usize;
-    let active: Vec<&Pod> = pods.iter().filter(|pod| is_active(pod)).collect();
+    let active: Vec<&Pod> = pods.iter().map(Borrow::borrow).filter(|pod| is_active(pod)).collect();
     match active.len().cmp(&wanted) {
         Ordering::Equal => Scale::Keep,
         Ordering::Less => Scale::Create((wanted - active.len()).min(BURST)),
         Ordering::Greater => {
             let count = (active.len() - wanted).min(BURST);
             let mut crowd: BTreeMap<&str, usize> = BTreeMap::new();
-            for pod in pods.iter().chain(related).filter(|pod| is_active(pod)) {
+            for pod in pods.iter().chain(related).map(Borrow::borrow).filter(|pod| is_active(pod)) {
                 *crowd.entry(node_of(pod)).or_default() += 1;
             }
             let mut ranked = active;
@@ -90,9 +91,9 @@ fn node_of(pod: &Pod) -> &str {
 
 /// The status these pods make. `failure`: why pods could not be made or deleted, as (reason, message). With it, how
 /// long until a ready pod becomes available by time alone.
-pub fn status(
+pub fn status<P: Borrow<Pod>>(
     replica_set: &ReplicaSet,
-    pods: &[Pod],
+    pods: &[P],
     failure: Option<(&str, &str)>,
     now: Timestamp,
 ) -> (ReplicaSetStatus, Option<SignedDuration>) {
@@ -102,7 +103,7 @@ pub fn status(
     let labels = template.and_then(|m| m.labels.clone()).unwrap_or_default();
     let (mut ready, mut available, mut labelled) = (0, 0, 0);
     let mut recheck: Option<SignedDuration> = None;
-    let active: Vec<&Pod> = pods.iter().filter(|pod| is_active(pod)).collect();
+    let active: Vec<&Pod> = pods.iter().map(Borrow::borrow).filter(|pod| is_active(pod)).collect();
     for pod in &active {
         let has = pod.metadata.labels.as_ref();
         if labels.iter().all(|(key, value)| has.and_then(|l| l.get(key)) == Some(value)) {
@@ -115,9 +116,8 @@ pub fn status(
             None => {}
         }
     }
-    let terminating =
-        pods.iter().filter(|pod| !is_finished(pod) && pod.metadata.deletion_timestamp.is_some()).count()
-            as i32;
+    let is_terminating = |pod: &&Pod| !is_finished(pod) && pod.metadata.deletion_timestamp.is_some();
+    let terminating = pods.iter().map(Borrow::borrow).filter(is_terminating).count() as i32;
     let before = replica_set.status.clone().unwrap_or_default();
     let status = ReplicaSetStatus {
         replicas: active.len() as i32,

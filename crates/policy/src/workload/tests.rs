@@ -363,6 +363,10 @@ fn set(replicas: i32) -> ReplicaSet {
     )
 }
 
+fn none() -> &'static [Pod] {
+    &[]
+}
+
 #[test]
 fn pods_are_made_up_to_the_number_and_finished_or_deleted_ones_do_not_count() {
     let pods = [
@@ -370,10 +374,10 @@ fn pods_are_made_up_to_the_number_and_finished_or_deleted_ones_do_not_count() {
         pod("b", json!({ "status": { "phase": "Failed" } })),
         pod("c", json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } })),
     ];
-    assert_eq!(scale(&set(1), &pods, &[], now()), Scale::Keep);
-    assert_eq!(scale(&set(3), &pods, &[], now()), Scale::Create(2));
-    assert_eq!(scale(&set(9999), &pods, &[], now()), Scale::Create(500));
-    assert_eq!(scale(&set(0), &pods, &[], now()), Scale::Delete(vec!["a".into()]));
+    assert_eq!(scale(&set(1), &pods, none(), now()), Scale::Keep);
+    assert_eq!(scale(&set(3), &pods, none(), now()), Scale::Create(2));
+    assert_eq!(scale(&set(9999), &pods, none(), now()), Scale::Create(500));
+    assert_eq!(scale(&set(0), &pods, none(), now()), Scale::Delete(vec!["a".into()]));
 }
 
 #[test]
@@ -398,7 +402,7 @@ fn the_most_dispensable_pod_goes_first() {
         // The uid would decide the other way round.
         let pods = [pod("z-goes", goes.clone()), pod("a-stays", stays.clone())];
         assert_eq!(
-            scale(&set(1), &pods, &[], now()),
+            scale(&set(1), &pods, none(), now()),
             Scale::Delete(vec!["z-goes".into()]),
             "{goes} before {stays}"
         );
