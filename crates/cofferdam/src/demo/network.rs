@@ -54,11 +54,11 @@ pub async fn rows(demo: &Demo, rows: &mut Rows) -> Result<()> {
     demo.namespace("foo", &[]).await?;
     demo.namespace("shop", &[]).await?;
     demo.namespace("customers", &[]).await?;
-    demo.server("foo", "database", "app: database", "5432, 80").await?;
-    demo.server("foo", "webserver", "app: webserver", "80").await?;
-    demo.server("foo", "other", "app: other", "80").await?;
-    demo.server("shop", "shopping-cart", "app: shopping-cart", "80").await?;
-    demo.server("customers", "client", "app: client", "80").await?;
+    demo.server("foo", "database", "app: database", "'5432', '80'").await?;
+    demo.server("foo", "webserver", "app: webserver", "'80'").await?;
+    demo.server("foo", "other", "app: other", "'80'").await?;
+    demo.server("shop", "shopping-cart", "app: shopping-cart", "'80'").await?;
+    demo.server("customers", "client", "app: client", "'80'").await?;
     let database = demo.running("foo", "database").await?;
     let webserver = demo.running("foo", "webserver").await?;
     let other = demo.running("foo", "other").await?;
