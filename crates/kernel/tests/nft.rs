@@ -38,9 +38,10 @@ fn large(n: u32) -> Table {
     let verdicts: Elements = (0..n)
         .map(|i| ((address(i), false), Data::Verdict(Verdict::Jump(format!("c{}", i % 100)))))
         .collect();
-    table
-        .sets
-        .insert("verdicts".into(), Set { of: SetType::verdict_map(DataType::Ipv4Addr), elements: verdicts });
+    table.sets.insert(
+        "verdicts".into(),
+        Set { of: SetType::verdict_map(&[DataType::Ipv4Addr]), elements: verdicts },
+    );
     let peers = (0..n).map(|i| ((address(i), false), Data::Nothing)).collect();
     table.sets.insert("peers".into(), Set { of: SetType::set(&[DataType::Ipv4Addr]), elements: peers });
     let blocks = (0..n / 10).map(|i| (i * 512, i * 512 + 255)).map(|(a, b)| (a.into(), b.into()));

@@ -68,8 +68,8 @@ impl SetType {
         SetType { key: vec![key], maps_to: MapsTo::Nothing, interval: true }
     }
 
-    pub fn verdict_map(key: DataType) -> SetType {
-        SetType { key: vec![key], maps_to: MapsTo::Verdict, interval: false }
+    pub fn verdict_map(key: &[DataType]) -> SetType {
+        SetType { key: key.to_vec(), maps_to: MapsTo::Verdict, interval: false }
     }
 
     pub fn map(key: &[DataType], data: &[DataType]) -> SetType {

@@ -1,7 +1,7 @@
 //! The matches and statements of our rules, each as `nft` itself would compile it: so `nft list ruleset` prints them
 //! in its own words. The comment at each says those words.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use kernel::nft::{Ct, Direction, Expr, Header, Meta, Op, Rule, Verdict};
 use kernel::route::Ipv4Net;
@@ -231,6 +231,51 @@ pub fn dnat_by_address_and_port(map: &str) -> Vec<Expr> {
         Expr::Nat { source: false, address: 1, port: Some(9) },
     ]);
     exprs
+}
+
+/// `ip daddr . meta l4proto . th dport vmap @map`
+pub fn vmap_by_address_and_port(map: &str) -> Vec<Expr> {
+    let mut exprs = ipv4();
+    exprs.extend([
+        load(DADDR, 4, 1),
+        Expr::Meta { key: Meta::L4Proto, to: 9 },
+        Expr::Payload { base: Header::Transport, offset: 2, len: 2, to: 10 },
+        lookup(map, Some(0), false),
+    ]);
+    exprs
+}
+
+/// `meta l4proto . th dport vmap @map`
+pub fn vmap_by_port(map: &str) -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::L4Proto, to: 1 },
+        Expr::Payload { base: Header::Transport, offset: 2, len: 2, to: 9 },
+        lookup(map, Some(0), false),
+    ]
+}
+
+/// `numgen random mod 3 0`
+pub fn one_in(count: u32) -> Vec<Expr> {
+    vec![Expr::Numgen { modulus: count, random: true, to: 1 }, cmp(Op::Eq, [0; 4])]
+}
+
+/// `dnat ip to 10.244.1.2:80`, behind a match on the protocol.
+pub fn dnat_to(target: SocketAddrV4) -> Vec<Expr> {
+    vec![
+        Expr::Immediate { to: 1, data: target.ip().octets().to_vec() },
+        Expr::Immediate { to: 2, data: target.port().to_be_bytes().to_vec() },
+        Expr::Nat { source: false, address: 1, port: Some(2) },
+    ]
+}
+
+/// `ct status dnat`
+pub fn ct_status_dnat() -> Vec<Expr> {
+    const IPS_DST_NAT: u32 = 1 << 5;
+    vec![
+        ct(Ct::Status, 1),
+        Expr::Bitwise { from: 1, to: 1, mask: IPS_DST_NAT.to_ne_bytes().to_vec(), xor: vec![0; 4] },
+        cmp(Op::Neq, [0; 4]),
+    ]
 }
 
 /// `snat ip to 10.88.0.2`

@@ -13,10 +13,12 @@ mod machine;
 mod node_net;
 mod pods;
 mod pool;
+pub mod services;
 mod table;
 
 pub use node_net::NodeNet;
 pub use pods::{HostPort, NamedPort, NetError, NetEvent, NodeNetConfig, PodNet, Protocol};
+pub use services::ServicePort;
 
 /// An IPv4 block, `address/prefix`.
 pub use kernel::route::Ipv4Net;

@@ -5,7 +5,7 @@
 //! written as differences without reading, each transaction naming the generation it builds on.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +21,7 @@ use super::fabric::{LINK_PATIENCE, mac_of, no_ipv6};
 use super::listener::Listener;
 use super::pods::{NetError, NodeNetConfig, PodNet, YOUNGEST};
 use super::pool::Pool;
+use super::services::{self, ServicePort};
 use super::table::{self, POD_LINK, TABLE, UPLINK};
 
 /// Next hop of a pod: no address of anyone, only the key of a permanent neighbour.
@@ -60,6 +61,7 @@ pub(super) struct State {
     /// Links of an earlier agent that no pod has been adopted for yet, by uid.
     survivors: BTreeMap<String, Survivor>,
     routes: Vec<Route>,
+    services: Vec<ServicePort>,
     uplink: u32,
     adopted: bool,
     synced: bool,
@@ -112,6 +114,7 @@ impl NodeNet {
             leaving: BTreeMap::new(),
             survivors,
             routes: Vec::new(),
+            services: Vec::new(),
             uplink,
             adopted: false,
             synced: false,
@@ -255,6 +258,35 @@ impl NodeNet {
         }
         kernel::netlink::ignore_missing(state.route.request(&batch))?;
         state.routes = wanted;
+        Ok(())
+    }
+
+    /// The cluster's Services (see [`super::services::from_api`]). Replaces the earlier list. New connections go by it at
+    /// once; established ones stay with their endpoint, but for UDP's whose endpoint is gone.
+    /// After a restart: before the first [`NodeNet::apply`], or Services do not answer in between.
+    pub fn set_services(&self, services: Vec<ServicePort>) -> Result<(), NetError> {
+        let mut state = self.shared.lock();
+        if state.services == services {
+            return Ok(());
+        }
+        let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+        let (old, new) = (services::part(&state.services), services::part(&services));
+        let gone = services::gone(&state.services, &services);
+        state.services = services;
+        if !transaction.change(&old, &new) {
+            state.dirty = true;
+        }
+        if state.live() {
+            state.commit_transaction(&self.shared.config, transaction)?;
+        }
+        if !gone.is_empty() {
+            conntrack::delete_where(&mut state.rules, |entry| {
+                let server = SocketAddrV4::new(entry.reply.source, entry.reply.source_port);
+                entry.original.protocol == Protocol::Udp.number()
+                    && gone.contains(&server)
+                    && entry.original.destination != entry.reply.source
+            })?;
+        }
         Ok(())
     }
 
@@ -524,6 +556,7 @@ impl State {
                 }
             }
         }
+        table::add_services(&mut wanted, &self.services);
         table::add_rule_set(&mut wanted, &self.compiler.rule_set());
         wanted
     }

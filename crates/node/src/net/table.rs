@@ -12,6 +12,7 @@ use policy::network_policy::ir::{self, Change, Element, Family, PeerMatch, PortM
 
 use super::exprs::*;
 use super::pods::{HostPort, NodeNetConfig};
+use super::services::{self, ServicePort};
 
 /// The table's name.
 pub const TABLE: &str = "cofferdam";
@@ -47,8 +48,8 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
     set(HOST_PORTS, SetType::map(&[DataType::InetProto, DataType::InetService], &target), Elements::new());
     let by_ip = [address, DataType::InetProto, DataType::InetService];
     set(HOST_PORTS_BY_IP, SetType::map(&by_ip, &target), Elements::new());
-    set(map_name(ir::Direction::Egress), SetType::verdict_map(address), Elements::new());
-    set(map_name(ir::Direction::Ingress), SetType::verdict_map(address), Elements::new());
+    set(map_name(ir::Direction::Egress), SetType::verdict_map(&[address]), Elements::new());
+    set(map_name(ir::Direction::Ingress), SetType::verdict_map(&[address]), Elements::new());
     let ranges = [config.cluster_cidr, config.node_cidr].map(|range| (range.network(), range.last()));
     set(CLUSTER, SetType::intervals(address), interval_elements(ranges));
 
@@ -73,14 +74,16 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
             rule([iifname(UPLINK), saddr_in(config.pod_cidr), drop()]),
         ],
     );
-    let host_ports = || {
+    let translations = || {
         vec![
+            rule([vmap_by_address_and_port(services::SERVICES)]),
             rule([dnat_by_address_and_port(HOST_PORTS_BY_IP)]),
             rule([daddr_is_local(), dnat_by_port(HOST_PORTS)]),
+            rule([daddr_is_local(), vmap_by_port(services::NODE_PORTS)]),
         ]
     };
-    chain("prerouting", ChainKind::Nat, Hook::Prerouting, -100, host_ports());
-    chain("output", ChainKind::Nat, Hook::Output, -100, host_ports());
+    chain("prerouting", ChainKind::Nat, Hook::Prerouting, -100, translations());
+    chain("output", ChainKind::Nat, Hook::Output, -100, translations());
     chain(
         "forward",
         ChainKind::Filter,
@@ -122,8 +125,18 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
             rule([saddr_daddr_in_set(HAIRPIN), snat(config.node_ip)]),
             rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.node_ip)]),
             rule([saddr_in(config.pod_cidr), daddr_not_in_set(CLUSTER), snat(config.node_ip)]),
+            // Through this node to another's pod: the answer must come back through here.
+            rule([iifname(UPLINK), oifname(UPLINK), ct_status_dnat(), snat(config.node_ip)]),
         ],
     );
+    chain(
+        "local-out",
+        ChainKind::Filter,
+        Hook::Output,
+        0,
+        vec![rule([daddr_in(config.service_cidr), reject(PORT_UNREACHABLE)])],
+    );
+    add_services(&mut table, &[]);
     table
 }
 
@@ -159,9 +172,16 @@ pub fn pod_elements(link: u32, address: Ipv4Addr, ports: &[HostPort]) -> Vec<(&'
 }
 
 /// A port as part of a concatenation: it fills a register of four bytes.
-fn port_part(port: u16) -> [u8; 4] {
+pub(super) fn port_part(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
+}
+
+/// Puts Services into a node's table.
+pub fn add_services(table: &mut Table, services: &[ServicePort]) {
+    let part = services::part(services);
+    table.sets.extend(part.sets);
+    table.chains.extend(part.chains);
 }
 
 /// Adds a node's rule set to its table.

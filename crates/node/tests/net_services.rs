@@ -1,0 +1,108 @@
+//! Services, seen by real packets: cluster addresses, node ports, and policies that hold through them.
+
+mod net_common;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use net_common::*;
+use node::net::{Protocol, ServicePort};
+use testkit::net::{GRACE, PATIENCE, echoes, udp_echoes};
+
+const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 7);
+const NODE_PORT: u16 = 30123;
+
+fn set(endpoints: &[SocketAddrV4]) -> BTreeSet<SocketAddrV4> {
+    endpoints.iter().copied().collect()
+}
+
+fn services(tcp: &[SocketAddrV4], udp: &[SocketAddrV4]) -> Vec<ServicePort> {
+    let node_port = Some((NODE_PORT, set(tcp)));
+    vec![
+        ServicePort {
+            cluster_ip: CLUSTER_IP,
+            protocol: Protocol::Tcp,
+            port: 80,
+            endpoints: set(tcp),
+            node_port,
+        },
+        ServicePort {
+            cluster_ip: CLUSTER_IP,
+            protocol: Protocol::Udp,
+            port: 53,
+            endpoints: set(udp),
+            node_port: None,
+        },
+    ]
+}
+
+#[test]
+fn services_spread_connections_over_their_endpoints() {
+    needs_root!("services_spread_connections_over_their_endpoints");
+    let cluster = Cluster::new(3);
+    let a = cluster.pod(0, pod("foo", "a", &[]));
+    let b = cluster.pod(1, pod("foo", "b", &[]));
+    let client = cluster.pod(0, pod("foo", "client", &[]));
+    a.netns.echo(&[8080], &[5353]).unwrap();
+    b.netns.echo(&[8080], &[5353]).unwrap();
+    let apply = |services: Vec<ServicePort>| {
+        cluster.nodes.iter().for_each(|node| node.net.set_services(services.clone()).unwrap());
+    };
+    let (service, dns) = (SocketAddrV4::new(CLUSTER_IP, 80), SocketAddrV4::new(CLUSTER_IP, 53));
+    // Nobody answers yet: refused at once, from pods and from nodes.
+    for from in [&client.netns, &cluster.nodes[0].netns] {
+        let refused = from.connect(service, PATIENCE).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+    apply(services(&[a.at(8080), b.at(8080)], &[a.at(5353)]));
+    // Both are reached, from a pod, from an endpoint itself (hairpin), from a node, and through every node's port.
+    let node_ports = cluster.nodes.iter().map(|node| SocketAddrV4::new(node.addresses.node_ip, NODE_PORT));
+    let mut targets = vec![service];
+    targets.extend(node_ports);
+    for target in targets {
+        let mut seen = [0; 2];
+        let (count_a, count_b) = (a.netns.sniffer(6).unwrap(), b.netns.sniffer(6).unwrap());
+        for from in [&client.netns, &a.netns, &cluster.nodes[2].netns] {
+            for _ in 0..12 {
+                let mut stream = from.connect(target, PATIENCE).unwrap();
+                assert!(echoes(&mut stream, PATIENCE));
+            }
+        }
+        for (count, sniffer) in seen.iter_mut().zip([&count_a, &count_b]) {
+            let syn = |packet: &testkit::net::Packet| {
+                packet.payload[13] == 2 && packet.payload[2..4] == [0x1f, 0x90]
+            };
+            while sniffer.next(std::time::Duration::ZERO, syn).is_some() {
+                *count += 1;
+            }
+        }
+        // 36 throws of a coin: one side has none once in 2^35.
+        assert!(seen[0] > 0 && seen[1] > 0, "{target}: {seen:?}");
+    }
+    let mut through_fabric =
+        cluster.fabric.connect(SocketAddrV4::new(cluster.nodes[2].addresses.node_ip, NODE_PORT)).unwrap();
+    assert!(echoes(&mut through_fabric, PATIENCE), "a node without endpoints answers too");
+
+    // A UDP client that keeps its port follows when its endpoint goes.
+    let socket = client.netns.udp(dns).unwrap();
+    assert!(udp_echoes(&socket, PATIENCE));
+    apply(services(&[b.at(8080)], &[b.at(5353)]));
+    let watched = b.netns.sniffer(17).unwrap();
+    assert!(udp_echoes(&socket, PATIENCE));
+    assert!(watched.next(PATIENCE, |_| true).is_some());
+
+    // Policies judge what is behind the Service, and established connections too.
+    let mut stream = client.netns.connect(service, PATIENCE).unwrap();
+    assert!(echoes(&mut stream, PATIENCE));
+    cluster.apply(&[namespace("foo", &[]), policy(DENY_INGRESS)]);
+    assert!(!echoes(&mut stream, GRACE));
+    assert!(client.netns.connect(service, GRACE).is_err());
+
+    for node in &cluster.nodes {
+        assert_eq!(node.net.verify().unwrap(), [""; 0]);
+        let listed = node.nft(&["list", "ruleset"]);
+        assert!(listed.contains("10.96.0.7 . tcp . 80 : goto service-"), "{listed}");
+    }
+    apply(Vec::new());
+    assert!(!cluster.nodes[0].nft(&["list", "ruleset"]).contains("service-"));
+}
