@@ -118,7 +118,12 @@ impl Backend for Containers {
             stdin,
             terminal_size: None,
         };
-        let run = link.exec(plan).await.map_err(|error| failed(&error))?;
+        // The kubelet's words; the code tells clients that the command did not run.
+        let refused = |error: LinkError| {
+            let text = format!("Internal error occurred: error executing command in container: {error}");
+            status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", text)
+        };
+        let run = link.exec(plan).await.map_err(refused)?;
         let (number, exited) = (run.number, run.exited);
         let mut fds = run.fds.into_iter();
         let streams = match tty {

@@ -70,8 +70,13 @@ impl ImageStore {
         let path = path.as_ref();
         let failed = |call| move |error| LoadError::System { call, path: path.to_owned(), error };
         let file = File::open(path).map_err(failed("open"))?;
-        if file.metadata().map_err(failed("stat"))?.is_dir() {
+        let kind = file.metadata().map_err(failed("stat"))?.file_type();
+        if kind.is_dir() {
             return self.load_source(&Source::Directory(file));
+        }
+        // A pipe, as /dev/stdin may be, has no places to come back to.
+        if !kind.is_file() {
+            return self.load_reader(file);
         }
         let mut magic = [0; 262];
         let read = file.read_at(&mut magic, 0).map_err(failed("read"))?;

@@ -115,6 +115,6 @@ pub struct ImageName {
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod pull_tests;
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,8 @@ use std::{
     process::Command,
 };
 
-use serde_json::json;
 use ::tar::EntryType;
+use serde_json::json;
 use testkit::images::{self as make, Image as Made, Layer};
 
 use super::{archive::LoadError, store::StoreError, tar::TarError, unpack::Limits, *};
@@ -172,6 +172,19 @@ fn both_archive_formats_and_all_packings_give_the_same_image() {
         assert_eq!(found.repo_digests.len(), usize::from(!case.contains("docker")), "{case}");
         assert_eq!(found.size, 4, "{case}");
     }
+}
+
+#[test]
+fn an_archive_comes_through_a_pipe() {
+    let Some(fixture) = fixture("images: pipe") else { return };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let archive =
+        Made::new("piped", json!({})).layer(Layer::new().file("a", 0o644, vec![1; 200_000])).docker_archive();
+    let writing = std::thread::spawn(move || writer.write_all(&archive).unwrap());
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+    fixture.store.load(path).unwrap();
+    writing.join().unwrap();
+    assert!(fixture.store.resolve("piped").unwrap().is_some());
 }
 
 #[test]
