@@ -2,6 +2,7 @@
 //! the last.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::Ipv4Addr,
     os::{
@@ -164,11 +165,23 @@ fn plan(ctx: &Context, subject: &Subject, effective: &PodEffective) -> SandboxPl
         },
         cgroup: ctx.config.pod_cgroup(&subject.uid),
         resources: None,
-        sysctls: effective.sysctls.clone(),
+        sysctls: sysctls(effective),
         shm_size: None,
         socket: dir.join("keeper.sock"),
         state_dir: dir.join("keeper"),
     }
+}
+
+/// What the pod asks for, over what containerd 2 gives every pod with a network of its own: low ports and ping without a
+/// capability, since neither is a privilege there.
+fn sysctls(effective: &PodEffective) -> BTreeMap<String, String> {
+    let mut sysctls = BTreeMap::new();
+    if !effective.namespaces.host_network {
+        sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+    }
+    sysctls.extend(effective.sysctls.clone());
+    sysctls
 }
 
 /// The pod as the network sees it.
