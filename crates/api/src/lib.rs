@@ -22,6 +22,7 @@ pub mod registry;
 pub mod schema;
 pub mod selector;
 pub mod strict;
+pub mod time;
 pub mod validation;
 pub mod yaml;
 

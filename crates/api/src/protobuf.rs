@@ -11,6 +11,7 @@ use crate::error::ApiError;
 use crate::json::Parsed;
 use crate::schema::{self, Field, Kind, Shape, Type};
 use crate::strict::{Decoded, Expected, FieldValidation};
+use crate::time::{Instant, Precision};
 
 /// The media type of requests; parameters may follow it.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -270,9 +271,13 @@ fn one(
                     _ => inner.skip(tag, wire)?,
                 }
             }
+            let precision = if kind == Kind::MicroTime { Precision::Micros } else { Precision::Seconds };
+            let nanos = nanos.clamp(0, 999_999_999).unsigned_abs();
             match empty {
                 true => Value::Null,
-                false => rfc3339(seconds, (kind == Kind::MicroTime).then_some(nanos / 1000))?.into(),
+                false => {
+                    Instant::new(seconds, nanos).ok_or(ProtobufError::Time(seconds))?.print(precision).into()
+                }
             }
         }
         Kind::Raw => {
@@ -299,35 +304,6 @@ fn one(
             }
             Value::Object(object)
         }
-    })
-}
-
-/// `2026-01-02T03:04:05Z`, with microseconds where given. Years 0 to 9999, as Go's JSON form has them.
-fn rfc3339(seconds: i64, micros: Option<i32>) -> Result<String, ProtobufError> {
-    const FIRST: i64 = -62_167_219_200;
-    const LAST: i64 = 253_402_300_799;
-    if !(FIRST..=LAST).contains(&seconds) {
-        return Err(ProtobufError::Time(seconds));
-    }
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days to civil date: 400-year cycles counted from 1 March of the year 0.
-    let shifted = days + 719_468;
-    let (cycle, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_cycle = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_cycle + cycle * 400 + i64::from(month <= 2);
-    let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
-    Ok(match micros {
-        Some(micros) => {
-            format!(
-                "{year:04}-{month:02}-{day_of_month:02}T{h:02}:{m:02}:{s:02}.{:06}Z",
-                micros.clamp(0, 999_999)
-            )
-        }
-        None => format!("{year:04}-{month:02}-{day_of_month:02}T{h:02}:{m:02}:{s:02}Z"),
     })
 }
 

@@ -8,6 +8,7 @@ use crate::error::ApiError;
 use crate::field::quote;
 use crate::json::{Limits, Parsed, Place, parse, parse_yaml};
 use crate::schema::{Field, Kind, Shape, Type};
+use crate::time::Precision;
 
 /// What is done about unknown and duplicate fields: the query parameter `fieldValidation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -327,7 +328,8 @@ impl Walk {
                 }
             },
             Kind::Time | Kind::MicroTime => match value {
-                Value::String(s) => time(s),
+                Value::String(s) if kind == Kind::Time => time(s, Precision::Seconds),
+                Value::String(s) => time(s, Precision::Micros),
                 other => {
                     Err(format!("json: cannot unmarshal {} into Go value of type string", go_word(other)))
                 }
@@ -451,64 +453,21 @@ fn is_quantity(text: &str) -> bool {
     (1..=9).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// RFC 3339, as Go's `time.Parse` with that layout takes it.
-fn time(text: &str) -> Result<(), String> {
-    if text.is_empty() || is_rfc3339(text) {
+/// RFC 3339, as Go's `time.Parse` with that layout takes it; kept as Kubernetes prints it, in UTC and cut to `precision`.
+fn time(text: &mut String, precision: Precision) -> Result<(), String> {
+    if text.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "parsing time {} as \"2006-01-02T15:04:05Z07:00\": cannot parse {} as \"2006\"",
-        quote(text),
-        quote(text)
-    ))
-}
-
-fn is_rfc3339(text: &str) -> bool {
-    let b = text.as_bytes();
-    let number = |range: std::ops::Range<usize>| {
-        let part = b.get(range)?;
-        part.iter()
-            .all(u8::is_ascii_digit)
-            .then(|| part.iter().fold(0u32, |n, d| n * 10 + u32::from(d - b'0')))
-    };
-    let within = |range, low: u32, high: u32| number(range).is_some_and(|n| (low..=high).contains(&n));
-    let mark = |at: usize, c: u8| b.get(at) == Some(&c);
-    let (Some(year), Some(month)) = (number(0..4), number(5..7)) else { return false };
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return false,
-    };
-    let date = mark(4, b'-') && mark(7, b'-') && within(8..10, 1, days);
-    let clock = mark(10, b'T')
-        && mark(13, b':')
-        && mark(16, b':')
-        && within(11..13, 0, 23)
-        && within(14..16, 0, 59)
-        && within(17..19, 0, 59);
-    if !(date && clock) {
-        return false;
-    }
-    let mut at = 19;
-    if mark(at, b'.') || mark(at, b',') {
-        let digits = b[at + 1..].iter().take_while(|c| c.is_ascii_digit()).count();
-        if digits == 0 {
-            return false;
+    match crate::time::Instant::parse(text) {
+        Some(instant) => {
+            *text = instant.print(precision);
+            Ok(())
         }
-        at += 1 + digits;
-    }
-    match b.get(at) {
-        Some(b'Z') => b.len() == at + 1,
-        Some(b'+' | b'-') => {
-            b.len() == at + 6
-                && mark(at + 3, b':')
-                && within(at + 1..at + 3, 0, 24)
-                && within(at + 4..at + 6, 0, 60)
-        }
-        _ => false,
+        None => Err(format!(
+            "parsing time {} as \"2006-01-02T15:04:05Z07:00\": cannot parse {} as \"2006\"",
+            quote(text),
+            quote(text)
+        )),
     }
 }
 
