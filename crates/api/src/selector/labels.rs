@@ -271,7 +271,9 @@ impl FromStr for LabelSelector {
                 Token::Symbol(",") => match parser.peek() {
                     Token::Word(_) | Token::Symbol("!") => {}
                     other => {
-                        return Err(SelectorError(format!("found '{other}', expected: identifier after ','")));
+                        return Err(SelectorError(format!(
+                            "found '{other}', expected: identifier after ','"
+                        )));
                     }
                 },
                 other => {
