@@ -14,6 +14,7 @@ mod node_net;
 mod pods;
 mod pool;
 pub mod services;
+mod state;
 mod table;
 
 pub use node_net::NodeNet;

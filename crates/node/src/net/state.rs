@@ -1,0 +1,367 @@
+//! What a node's network knows, and how it gets it into the kernel: links first made, then guarded, then brought up;
+//! differences written without reading, and the whole read back where the kernel may hold something else.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use kernel::conntrack;
+use kernel::netlink::{Batch, NetlinkError, Socket};
+use kernel::nft::{self, CommitError, Table, Transaction};
+use kernel::route::netns::{self, SysctlError};
+use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
+use policy::network_policy::Compiler;
+use policy::network_policy::ir::{Change, Protocol};
+
+use super::fabric::{LINK_PATIENCE, mac_of, no_ipv6};
+use super::pods::{NetError, NodeNetConfig, PodNet};
+use super::pool::Pool;
+use super::services::ServicePort;
+use super::table::{self, POD_LINK, TABLE};
+
+/// Next hop of a pod: no address of anyone, only the key of a permanent neighbour.
+const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The node's end of every pod link.
+const NODE_END: Mac = Mac([0x0a, 0xcf, 0, 0, 0, 2]);
+
+pub(super) struct State {
+    pub(super) route: Socket,
+    pub(super) rules: Socket,
+    /// Of the rule set, after our last transaction.
+    pub(super) generation: u32,
+    pub(super) compiler: Compiler,
+    pub(super) pods: BTreeMap<String, LocalPod>,
+    pub(super) pool: Pool,
+    /// Links whose pods are detached, that have not gone yet.
+    pub(super) leaving: BTreeMap<u32, Ipv4Addr>,
+    /// Links of an earlier agent that no pod has been adopted for yet, by uid.
+    pub(super) survivors: BTreeMap<String, Survivor>,
+    pub(super) routes: Vec<Route>,
+    pub(super) services: Vec<ServicePort>,
+    pub(super) uplink: u32,
+    pub(super) adopted: bool,
+    pub(super) synced: bool,
+    /// The kernel may differ from what is wanted: read back before the next change.
+    pub(super) dirty: bool,
+}
+
+pub(super) struct LocalPod {
+    pub(super) pod: PodNet,
+    pub(super) address: Ipv4Addr,
+    pub(super) link: u32,
+    /// The link is gone, with the pod's namespace.
+    pub(super) gone: bool,
+}
+
+pub(super) struct Survivor {
+    pub(super) name: String,
+    pub(super) link: u32,
+    pub(super) address: Ipv4Addr,
+}
+
+/// A pod whose own elements change with a transaction.
+pub(super) enum Pod<'a> {
+    Comes(&'a LocalPod),
+    Goes(&'a LocalPod),
+}
+
+impl State {
+    /// Differences may be written without reading.
+    pub(super) fn live(&self) -> bool {
+        self.adopted && self.synced
+    }
+
+    pub(super) fn check_host_ports(&self, pod: &PodNet) -> Result<(), NetError> {
+        for asked in &pod.host_ports {
+            for other in self.pods.values() {
+                let same = |port: &&super::HostPort| {
+                    port.protocol == asked.protocol
+                        && port.host_port == asked.host_port
+                        && (port.host_ip == asked.host_ip
+                            || port.host_ip.is_none()
+                            || asked.host_ip.is_none())
+                };
+                if let Some(port) = other.pod.host_ports.iter().find(same) {
+                    let user = format!("{}/{}", other.pod.namespace, other.pod.name);
+                    return Err(NetError::HostPortInUse(port.describe(), user));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        config: &NodeNetConfig,
+        pod: PodNet,
+        name: &str,
+        address: Ipv4Addr,
+        netns: &OwnedFd,
+        inside: &mut Socket,
+    ) -> Result<(), NetError> {
+        let mac = mac_of(address);
+        let mut batch = Batch::new();
+        route::add_veth(
+            &mut batch,
+            VethEnd { name, mac: NODE_END, netns: None },
+            VethEnd { name: "eth0", mac, netns: Some(netns.as_fd()) },
+            config.mtu,
+        );
+        self.route.request(&batch)?;
+        let link = index_of(&mut self.route, name)?;
+
+        // The rules, before a packet can pass.
+        let uid = pod.uid.clone();
+        let changes = self.compiler.upsert_pod(pod.record(address));
+        let local = LocalPod { pod, address, link, gone: false };
+        if self.live() {
+            let committed = self.commit_pod(config, &changes, local);
+            committed?;
+        } else {
+            self.pods.insert(uid.clone(), local);
+        }
+        if let Some(local) = self.pods.get(&uid) {
+            // Packets of a client that came before the pod have made entries that lead nowhere.
+            forget_udp(&mut self.rules, local)?;
+        }
+
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, link);
+        route::set_alias(&mut batch, link, &uid);
+        route::replace_neighbour(&mut batch, link, address, mac);
+        let to = Ipv4Net::new(address, 32);
+        route::replace_route(&mut batch, Route { to, link, via: None, source: Some(config.node_ip) });
+        self.route.request(&batch)?;
+
+        let sysctls: Result<(), SysctlError> =
+            netns::run_in(netns.as_fd(), no_ipv6).map_err(NetError::Enter)?;
+        sysctls?;
+        let (lo, eth0) = (index_of(inside, "lo")?, index_of(inside, "eth0")?);
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, lo);
+        route::add_address(&mut batch, eth0, address, 32);
+        route::set_up(&mut batch, eth0);
+        route::replace_neighbour(&mut batch, eth0, POD_GATEWAY, NODE_END);
+        let to = Ipv4Net::new(POD_GATEWAY, 32);
+        route::replace_route(&mut batch, Route { to, link: eth0, via: None, source: Some(address) });
+        let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
+        let via = Some(POD_GATEWAY);
+        route::replace_route(&mut batch, Route { to, link: eth0, via, source: Some(address) });
+        inside.request(&batch)?;
+        // Both ends are up now; without this the first packets of and to the pod may be lost.
+        for (socket, link) in [(&mut self.route, link), (inside, eth0)] {
+            if !route::wait_running(socket, link, LINK_PATIENCE)? {
+                return Err(NetError::LinkDown(name.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_pod(
+        &mut self,
+        config: &NodeNetConfig,
+        changes: &[Change],
+        local: LocalPod,
+    ) -> Result<(), NetError> {
+        let uid = local.pod.uid.clone();
+        let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+        put(&mut transaction, changes, &[Pod::Comes(&local)]);
+        self.pods.insert(uid, local);
+        self.commit_transaction(config, transaction)
+    }
+
+    pub(super) fn undo(
+        &mut self,
+        config: &NodeNetConfig,
+        uid: &str,
+        name: &str,
+        address: Ipv4Addr,
+    ) -> Result<(), NetError> {
+        let local = self.pods.remove(uid);
+        let changes = self.compiler.remove_pod(uid);
+        if let Some(local) = local.as_ref().filter(|_| self.live()) {
+            self.commit(config, Some((&changes, &[Pod::Goes(local)])))?;
+        }
+        let mut batch = Batch::new();
+        route::delete_link(&mut batch, name);
+        kernel::netlink::ignore_missing(self.route.request(&batch))?;
+        self.pool.release(address);
+        Ok(())
+    }
+
+    /// Writes a difference. Without one, or where the kernel may have another state than we think, reads back.
+    pub(super) fn commit(
+        &mut self,
+        config: &NodeNetConfig,
+        difference: Option<(&[Change], &[Pod<'_>])>,
+    ) -> Result<(), NetError> {
+        let Some((changes, pods)) = difference else { return self.reconcile(config).map(|_| ()) };
+        let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+        put(&mut transaction, changes, pods);
+        self.commit_transaction(config, transaction)
+    }
+
+    pub(super) fn commit_transaction(
+        &mut self,
+        config: &NodeNetConfig,
+        transaction: Transaction,
+    ) -> Result<(), NetError> {
+        if self.dirty {
+            return self.reconcile(config).map(|_| ());
+        }
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        match transaction.commit_at(&mut self.rules, self.generation) {
+            Ok(()) => {
+                self.generation = next(self.generation);
+                Ok(())
+            }
+            Err(CommitError::Stale(_)) => self.reconcile(config).map(|_| ()),
+            // Refused, though it follows from what we wrote: so the kernel holds something else.
+            Err(CommitError::Netlink(NetlinkError::Refused { .. } | NetlinkError::Overrun(_))) => {
+                self.dirty = true;
+                self.reconcile(config).map(|_| ())
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Reads the table back and writes what differs, in one transaction. True if something did.
+    pub(super) fn reconcile(&mut self, config: &NodeNetConfig) -> Result<bool, NetError> {
+        if !self.live() {
+            return Ok(false);
+        }
+        let wanted = self.wanted(config);
+        for _ in 0..8 {
+            let generation = nft::generation(&mut self.rules)?;
+            let is = match nft::table(&mut self.rules, nft::Family::Inet, TABLE) {
+                Ok(is) => is,
+                // Changed, or gone, while it was read.
+                Err(NetlinkError::Interrupted(_)) => continue,
+                Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+            match &is {
+                None => {
+                    transaction.add_table(None);
+                    transaction.add_all(&wanted);
+                }
+                Some(is) => {
+                    if !transaction.change(is, &wanted) {
+                        transaction.add_table(None);
+                        transaction.delete_table();
+                        transaction.add_table(None);
+                        transaction.add_all(&wanted);
+                    }
+                }
+            }
+            if transaction.is_empty() {
+                self.generation = generation;
+                self.dirty = false;
+                return Ok(false);
+            }
+            match transaction.commit_at(&mut self.rules, generation) {
+                Ok(()) => {
+                    self.generation = next(generation);
+                    self.dirty = false;
+                    return Ok(true);
+                }
+                Err(CommitError::Stale(_)) => {}
+                Err(other) => {
+                    self.dirty = true;
+                    return Err(other.into());
+                }
+            }
+        }
+        self.dirty = true;
+        Err(NetError::Contended)
+    }
+
+    /// The whole table as it should be.
+    pub(super) fn wanted(&self, config: &NodeNetConfig) -> Table {
+        let mut wanted = table::skeleton(config);
+        for local in self.pods.values() {
+            for (set, key, data) in table::pod_elements(local.link, local.address, &local.pod.host_ports) {
+                if let Some(set) = wanted.sets.get_mut(set) {
+                    set.elements.insert((key, false), data);
+                }
+            }
+        }
+        table::add_services(&mut wanted, &self.services);
+        table::add_rule_set(&mut wanted, &self.compiler.rule_set());
+        wanted
+    }
+
+    /// A link of ours is gone.
+    pub(super) fn link_gone(&mut self, link: u32) {
+        if let Some(address) = self.leaving.remove(&link) {
+            self.pool.release(address);
+        } else if let Some(local) = self.pods.values_mut().find(|local| local.link == link) {
+            local.gone = true;
+        }
+    }
+
+    /// Events were lost: looks which links are still there.
+    pub(super) fn find_gone(&mut self) -> Result<(), NetlinkError> {
+        let there: Vec<u32> = route::links(&mut self.route)?.into_iter().map(|link| link.index).collect();
+        let mine = self.leaving.keys().copied().chain(self.pods.values().map(|local| local.link));
+        for link in mine.filter(|link| !there.contains(link)).collect::<Vec<_>>() {
+            self.link_gone(link);
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_udp(&mut self, local: &LocalPod) -> Result<(), NetError> {
+        forget_udp(&mut self.rules, local)
+    }
+}
+
+fn put(transaction: &mut Transaction, changes: &[Change], pods: &[Pod<'_>]) {
+    for change in changes {
+        table::put_change(transaction, change);
+    }
+    for pod in pods {
+        let (Pod::Comes(local) | Pod::Goes(local)) = pod;
+        for (set, key, data) in table::pod_elements(local.link, local.address, &local.pod.host_ports) {
+            match pod {
+                Pod::Comes(_) => transaction.add_elements(set, [(key.as_slice(), false, &data)]),
+                Pod::Goes(_) => transaction.delete_elements(set, [(key.as_slice(), false)]),
+            }
+        }
+    }
+}
+
+/// Deletes the UDP entries of a pod's host ports: their client may keep its port, and would never reach another pod.
+fn forget_udp(socket: &mut Socket, local: &LocalPod) -> Result<(), NetError> {
+    let ports: Vec<u16> = local
+        .pod
+        .host_ports
+        .iter()
+        .filter(|port| port.protocol == Protocol::Udp)
+        .map(|port| port.host_port)
+        .collect();
+    if ports.is_empty() {
+        return Ok(());
+    }
+    conntrack::delete_where(socket, |entry| {
+        entry.original.protocol == Protocol::Udp.number() && ports.contains(&entry.original.destination_port)
+    })?;
+    Ok(())
+}
+
+/// The kernel skips 0 when the counter wraps.
+fn next(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+pub(super) fn index_of(socket: &mut Socket, name: &str) -> Result<u32, NetError> {
+    route::index_of(socket, name)?.ok_or_else(|| NetError::NoLink(name.to_string()))
+}
+
+/// Unique on the node as long as the address is in use, and 15 bytes long.
+pub(super) fn link_name(uid: &str, address: Ipv4Addr) -> String {
+    let hash = uid.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    format!("{POD_LINK}{:04x}{hash:08x}", address.to_bits() & 0xffff)
+}
