@@ -240,6 +240,7 @@ pub struct FromKeeper {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one reply at a time, moved once")]
 pub enum Reply {
     /// With `net: Own`, descriptors [network namespace, a NETLINK_ROUTE socket opened inside it]; else none. `lo` is up.
     SandboxReady {

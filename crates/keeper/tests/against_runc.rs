@@ -151,7 +151,7 @@ fn probe() -> Value {
     spec(&["sh", "-c", PROBE])
 }
 
-fn same(test: &str, changes: &[(&str, fn(&mut Value))]) {
+fn same(test: &str, changes: &[Change]) {
     if !oracle(test) {
         return;
     }

@@ -423,7 +423,7 @@ fn what_is_not_carried_out_is_refused_by_name() {
         return;
     }
     let mut pod = Pod::new();
-    let changes: [(&str, fn(&mut Value)); 11] = [
+    let changes: [Change; 11] = [
         ("hooks", |s| s["hooks"] = json!({"prestart": [{"path": "/bin/true"}]})),
         ("uidMappings", |s| s["linux"]["uidMappings"] = json!([{"hostID": 1, "containerID": 0, "size": 1}])),
         ("apparmorProfile", |s| s["process"]["apparmorProfile"] = json!("x")),

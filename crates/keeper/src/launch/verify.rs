@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn each_difference_is_named() {
         let want = Status { uid: [1000; 4], gid: [1000; 4], groups: vec![1000], ..Status::default() };
-        let changes: [(&str, fn(&mut Status)); 10] = [
+        type Change = (&'static str, fn(&mut Status));
+        let changes: [Change; 10] = [
             ("Uid", |s| s.uid[1] = 0),
             ("Gid", |s| s.gid[3] = 0),
             ("Groups", |s| s.groups.push(0)),

@@ -111,6 +111,9 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
+/// One named change of a Spec.
+pub type Change = (&'static str, fn(&mut Value));
+
 /// A Spec as containerd makes it for a pod without a security context.
 pub fn spec(args: &[&str]) -> Value {
     json!({

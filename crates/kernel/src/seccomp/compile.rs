@@ -56,7 +56,8 @@ pub fn compile(profile: &Profile) -> Result<Filter, CompileError> {
     let has = |arch| arch == Arch::native() || profile.architectures.contains(&arch);
     let mut program = vec![statement(LD_ABS, ARCH)];
     for arch in [Arch::X86_64, Arch::X86, Arch::Aarch64] {
-        if !has(arch) && !(arch == Arch::X86_64 && has(Arch::X32)) {
+        let entered = has(arch) || arch == Arch::X86_64 && has(Arch::X32);
+        if !entered {
             continue;
         }
         let mut section = vec![statement(LD_ABS, NR)];
