@@ -28,6 +28,15 @@ pub fn stat(args: &[String]) -> Outcome {
     say(&format!("uid {} gid {} mode {mode:o}", metadata.uid(), metadata.gid())).map(|()| 0)
 }
 
+pub fn chmod(args: &[String]) -> Outcome {
+    let [mode, names @ ..] = args else { return Err(Failure::Usage("a mode and files, please")) };
+    let mode = u32::from_str_radix(mode, 8).map_err(|_| Failure::Usage("the mode as octal digits"))?;
+    for name in names {
+        fs::set_permissions(name, fs::Permissions::from_mode(mode)).map_err(failed(name))?;
+    }
+    Ok(0)
+}
+
 pub fn echo(args: &[String]) -> Outcome {
     say(&args.join(" ")).map(|()| 0)
 }

@@ -45,6 +45,7 @@ const fn command(name: &'static str, usage: &'static str, run: fn(&[String]) -> 
 const COMMANDS: &[Command] = &[
     command("alloc", "MB: touch so much memory, then wait", process::alloc),
     command("cat", "FILE…: print files", files::cat),
+    command("chmod", "MODE FILE…: the mode as octal digits", files::chmod),
     command(
         "connect",
         "HOST PORT [--udp] [--timeout MS] [--get PATH]: 0 connected, 1 refused, 2 timed out, 3 unreachable",

@@ -193,6 +193,8 @@ pub fn run(cli: Cli) -> Result<i32> {
             Ok(0)
         }
         Command::Internal { role } => {
+            // The roles run from descriptors and /proc/self/exe: `ps` should still say what they are.
+            rustix::thread::set_name(c"cofferdam").context("prctl PR_SET_NAME")?;
             match role {
                 Internal::Supervisor => supervisor::run(&layout)?,
                 Internal::Control => roles::control(&layout)?,

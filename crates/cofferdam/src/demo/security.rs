@@ -151,6 +151,8 @@ async fn groups(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let (_, owner) = demo.exec(&shared, "first", &tool(&["stat", "/volume"])).await?;
     let first = field(&status(shared.pid)?, "Groups");
     let (wrote, said) = demo.exec(&shared, "first", &tool(&["write", "/volume/file", "from-first"])).await?;
+    // As in every system: the writer's umask keeps its group from writing until it says otherwise.
+    demo.exec(&shared, "first", &tool(&["chmod", "664", "/volume/file"])).await?;
     let (appended, refused) = demo.exec(&shared, "second", &tool(&["write", "/volume/file", "from-second"])).await?;
     let (read, text) = demo.exec(&shared, "first", &tool(&["read", "/volume/file"])).await?;
     let agrees = wrote == 0 && appended == 0 && read == 0 && text == "from-second";
