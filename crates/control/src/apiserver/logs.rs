@@ -5,6 +5,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::{
@@ -71,11 +72,10 @@ pub async fn answer(server: &ApiServer, route: &Route, query: &Query) -> Result<
     if node.is_empty() {
         return Ok(respond::response(StatusCode::OK, PLAIN, respond::full("")));
     }
-    let parameters: Vec<String> = PARAMETERS
-        .iter()
-        .filter_map(|name| Some(format!("{name}={}", encode(query.find(name)?))))
-        .collect();
-    let path = format!("/containerLogs/{}/{}/{container}?{}", route.namespace, route.name, parameters.join("&"));
+    let parameters: Vec<String> =
+        PARAMETERS.iter().filter_map(|name| Some(format!("{name}={}", encode(query.find(name)?)))).collect();
+    let path =
+        format!("/containerLogs/{}/{}/{container}?{}", route.namespace, route.name, parameters.join("&"));
     let mut agent = connect(server, node).await?;
     let request = Request::get(path)
         .header(header::HOST, "agent")
@@ -86,8 +86,62 @@ pub async fn answer(server: &ApiServer, route: &Route, query: &Query) -> Result<
         .await
         .map_err(|error| ApiError::internal(format!("ask the agent of node {node} for logs: {error}")))?;
     if response.status() != StatusCode::OK {
-        return Err(refusal(response).await);
+        let refused = refusal(response).await;
+        return Err(waiting(&pod, &container).unwrap_or(refused));
     }
     let body = response.into_body().map_err(|error| -> Failure { Box::new(error) }).boxed_unsync();
     Ok(respond::response(StatusCode::OK, PLAIN, body))
+}
+
+/// Why a container that never ran has no logs, in the kubelet's words (`validateContainerLogStatus`).
+fn waiting(pod: &Value, container: &str) -> Option<ApiError> {
+    let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+    let mut all = lists.iter().filter_map(|list| pod["status"][list].as_array()).flatten();
+    let status = all.find(|status| status["name"] == container)?;
+    let reason = status["state"]["waiting"]["reason"].as_str()?;
+    if status["lastState"]["terminated"].is_object() {
+        return None;
+    }
+    let why = match reason {
+        "ErrImagePull" => "image can't be pulled",
+        "ImagePullBackOff" => "trying and failing to pull image",
+        other => other,
+    };
+    let name = text(pod, "/metadata/name");
+    Some(ApiError::bad_request(format!(
+        "container {} in pod {} is waiting to start: {why}",
+        quote(container),
+        quote(name)
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_container_that_never_ran_says_what_it_waits_for() {
+        let pod = |state: Value, last: Value| {
+            json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [
+                {"name": "other"}, {"name": "a", "state": state, "lastState": last},
+            ]}})
+        };
+        let table = [
+            ("ErrImagePull", "image can't be pulled"),
+            ("ImagePullBackOff", "trying and failing to pull image"),
+            ("CreateContainerConfigError", "CreateContainerConfigError"),
+        ];
+        for (reason, words) in table {
+            let error = waiting(&pod(json!({"waiting": {"reason": reason}}), json!({})), "a").unwrap();
+            assert_eq!(error.message, format!("container \"a\" in pod \"p\" is waiting to start: {words}"));
+            assert_eq!(error.code, 400);
+        }
+        // One that ran, or runs, has logs: the agent knows better why they cannot be had.
+        let crashed =
+            pod(json!({"waiting": {"reason": "CrashLoopBackOff"}}), json!({"terminated": {"exitCode": 1}}));
+        assert_eq!(waiting(&crashed, "a"), None);
+        assert_eq!(waiting(&pod(json!({"running": {}}), json!({})), "a"), None);
+        assert_eq!(waiting(&crashed, "missing"), None);
+    }
 }
