@@ -10,6 +10,7 @@ pub mod compile;
 pub mod evaluate;
 pub mod ir;
 pub mod model;
+mod sets;
 #[cfg(test)]
 mod tests;
 

@@ -1,18 +1,13 @@
 //! What a Deployment does next: one step of its rollout as the writes it takes. Called again when they were seen.
 //! (`pkg/controller/deployment/{sync,rolling,recreate,progress}.go` and `util/deployment_util.go`.)
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
 use super::Note;
 use super::rollout_status::{self, Conditions};
+pub use super::template::{equal_ignoring_hash, fenceposts, template_hash};
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -585,75 +580,6 @@ impl<'a> Step<'a> {
         actions.extend(self.deleted.into_iter().map(Action::Delete));
         Plan { actions, notes: self.notes, revision: self.revision, status, recheck }
     }
-}
-
-/// (maxSurge, maxUnavailable) in pods: percentages of the size, surge rounded up, unavailable down; if both come to
-/// nothing, one may be unavailable, or nothing could ever change (`ResolveFenceposts`).
-pub fn fenceposts(spec: &DeploymentSpec) -> (i32, i32) {
-    let strategy = spec.strategy.as_ref();
-    if strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate") {
-        return (0, 0);
-    }
-    let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
-    let replicas = i64::from(spec.replicas.unwrap_or(1));
-    let resolve = |value: Option<&IntOrString>, round_up: bool| -> i32 {
-        let pods = match value {
-            Some(IntOrString::Int(pods)) => i64::from(*pods),
-            other => {
-                let percent = match other {
-                    Some(IntOrString::String(text)) => text.trim_end_matches('%').parse::<i64>().unwrap_or(0),
-                    _ => 25,
-                };
-                let hundredths = percent.saturating_mul(replicas);
-                if round_up { (hundredths + 99).div_euclid(100) } else { hundredths.div_euclid(100) }
-            }
-        };
-        i32::try_from(pods.max(0)).unwrap_or(i32::MAX)
-    };
-    let surge = resolve(rolling.and_then(|r| r.max_surge.as_ref()), true);
-    let unavailable = resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), false);
-    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
-}
-
-/// Equal but for the label the controller adds.
-pub fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
-    let without = |template: &PodTemplateSpec| {
-        let mut template = template.clone();
-        let meta = template.metadata.get_or_insert_default();
-        // A template is never created: some servers and clients write the field nevertheless.
-        meta.creation_timestamp = None;
-        if let Some(labels) = &mut meta.labels {
-            labels.remove(POD_TEMPLATE_HASH);
-        }
-        for map in [&mut meta.labels, &mut meta.annotations] {
-            if map.as_ref().is_some_and(BTreeMap::is_empty) {
-                *map = None;
-            }
-        }
-        template
-    };
-    without(a) == without(b)
-}
-
-/// A name for a template, in the alphabet Kubernetes uses (no vowels, so no words). Its value is our own: upstream
-/// hashes a memory dump of Go's types.
-pub fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    let text = serde_json::to_vec(template).expect("a pod template serializes");
-    let mut digest = Sha256::new();
-    digest.update(&text);
-    if collisions > 0 {
-        digest.update(collisions.to_le_bytes());
-    }
-    let digest = digest.finalize();
-    let mut number = digest.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-    let mut hash = String::new();
-    for _ in 0..10 {
-        let letter = ALPHABET[(number % 27) as usize];
-        let _ = write!(hash, "{}", char::from(letter));
-        number /= 27;
-    }
-    hash
 }
 
 fn size_of(object: &ReplicaSet) -> i32 {

@@ -5,6 +5,7 @@
 pub mod deployment;
 pub mod replica_set;
 mod rollout_status;
+mod template;
 #[cfg(test)]
 mod tests;
 
