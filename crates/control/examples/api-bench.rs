@@ -51,6 +51,7 @@ async fn main() -> Outcome<()> {
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Client::try_from(config)?)
     };
     let one = client().await?;
+    report("floor: fdatasync of an append of 1.3 kB", &floor(&path("floor"))?);
     // The default ServiceAccount comes from a controller; the first pod waits for it.
     pods(&one, 1000).await?;
 
@@ -63,6 +64,20 @@ async fn main() -> Outcome<()> {
     let target = "/api/v1/pods?labelSelector=half%3D1";
     report("LIST 500 of 1 000 pods by label", &times(&one, target, 60).await?);
     Ok(())
+}
+
+/// What a durable write costs on this disk now: no create can be faster.
+fn floor(path: &std::path::Path) -> Outcome<Vec<Duration>> {
+    use std::io::Write as _;
+    let mut file = fs::File::create(path)?;
+    let mut taken = Vec::new();
+    for _ in 0..200 {
+        file.write_all(&[b'x'; 1300])?;
+        let start = Instant::now();
+        file.sync_data()?;
+        taken.push(start.elapsed());
+    }
+    Ok(taken)
 }
 
 async fn post(client: &Client, target: &str, body: String) -> Outcome<()> {

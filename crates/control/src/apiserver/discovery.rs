@@ -15,6 +15,13 @@ use super::{
 /// The Kubernetes version whose API this is.
 const MINOR: u32 = 35;
 
+/// The old OpenAPI document is asked for in this form alone, and only for kinds that the new ones do not have.
+const V2_ASKED: &str = "application/com.github.proto-openapi.spec.v2";
+const V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// A document without definitions: `swagger: "2.0"`, `info: {title: "Kubernetes", version: "v1.35.0"}`. With it kubectl
+/// goes on and says that there is no such kind; without it, that it could not download something.
+const EMPTY_V2: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.35.0";
+
 pub fn answer(server: &ApiServer, method: &Method, path: &str, accept: &str) -> Result<Response<Body>, ApiError> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed());
@@ -30,6 +37,9 @@ pub fn answer(server: &ApiServer, method: &Method, path: &str, accept: &str) -> 
                 response.headers_mut().insert(header::ETAG, tag);
             }
             return Ok(response);
+        }
+        (["openapi", "v2"], _) if accept.contains(V2_ASKED) => {
+            return Ok(respond::response(StatusCode::OK, V2, respond::full(EMPTY_V2)));
         }
         ([], _) => Some(paths()),
         (["version"], _) => Some(version()),

@@ -108,7 +108,12 @@ impl Control {
             .unwrap()
     }
 
-    /// curl over the administrator's socket; the body, whatever the status.
+    /// As [`curl`](Self::curl), also where the server refuses.
+    pub fn curl_any(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_slice(&self.curl_admin(arguments).stdout).unwrap()
+    }
+
+    /// curl over the administrator's socket: the body, which is JSON.
     pub fn curl(&self, arguments: &[&str]) -> serde_json::Value {
         let out = self.curl_admin(arguments);
         serde_json::from_slice(&out.stdout).unwrap_or_else(|error| {
