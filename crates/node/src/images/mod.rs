@@ -115,6 +115,8 @@ pub struct ImageName {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod pull_tests;
 #[cfg(test)]
 mod tests;

@@ -186,6 +186,10 @@ impl<R: Read> Archive<R> {
             other => return Err(TarError::Kind { name, kind: char::from(other) }),
         };
         let declared = pax.number("size")?.unwrap_or(raw_size);
+        // Larger than any file can be, and near where rounding up to blocks would overflow.
+        if i64::try_from(declared).is_err() {
+            return Err(TarError::Number { name, field: "size" });
+        }
         // Some writers give a hard link the size of its target though no content follows; POSIX allows content there, but
         // no writer of layers emits it.
         let size = if kind == Kind::File { declared } else { 0 };
