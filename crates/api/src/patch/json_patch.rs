@@ -11,6 +11,11 @@ const MAX_OPERATIONS: usize = 10_000;
 /// operation.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// Objects and lists within each other, at most, in what a patch makes. The document and each value come in with a bound of
+/// their own, but operations can put one into the other again and again, and a document of a hundred thousand levels
+/// overflows the stack of whoever walks it.
+const MAX_DEPTH: usize = 200;
+
 /// The keys on the way to a place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pointer {
@@ -77,10 +82,14 @@ fn step(document: &mut Value, operation: &Operation, copied: &mut usize) -> Resu
         format!("{verb} operation does not apply: doc is missing path: \"{}\": missing value", pointer.text)
     };
     match operation {
-        Operation::Add(path, value) => add(document, path, value.clone()).map_err(|()| missing("add", path)),
+        Operation::Add(path, value) => {
+            within_depth(path, value)?;
+            add(document, path, value.clone()).map_err(|()| missing("add", path))
+        }
         Operation::Remove(path) => remove(document, path).map(drop).map_err(|()| missing("remove", path)),
         Operation::Replace(path, value) => match path.find_mut(document) {
             Some(place) => {
+                within_depth(path, value)?;
                 *place = value.clone();
                 Ok(())
             }
@@ -94,10 +103,12 @@ fn step(document: &mut Value, operation: &Operation, copied: &mut usize) -> Resu
                 return Err(format!("move operation does not apply: {} lies within {}", to.text, from.text));
             }
             let value = remove(document, from).map_err(|()| missing("move", from))?;
+            within_depth(to, &value)?;
             add(document, to, value).map_err(|()| missing("move", to))
         }
         Operation::Copy { from, to } => {
             let value = from.find(document).ok_or_else(|| missing("copy", from))?.clone();
+            within_depth(to, &value)?;
             *copied += size(&value);
             if *copied > MAX_COPIED {
                 return Err(format!(
@@ -113,6 +124,20 @@ fn step(document: &mut Value, operation: &Operation, copied: &mut usize) -> Resu
             _ => Err(format!("testing value {} failed: test failed", path.text)),
         },
     }
+}
+
+fn within_depth(path: &Pointer, value: &Value) -> Result<(), String> {
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    if path.tokens.len() + depth(value) > MAX_DEPTH {
+        return Err(format!("the result would be nested more than {MAX_DEPTH} levels deep"));
+    }
+    Ok(())
 }
 
 /// About as many bytes as the value takes as JSON.
@@ -308,6 +333,14 @@ mod tests {
         let patch = Value::Array(vec![double; 60]);
         let error = run(json!({"a": ["x".repeat(100)]}), patch).unwrap_err();
         assert!(error.starts_with("Unable to complete the copy"), "{error}");
+        // Into itself, at its own end: twice as deep with each operation.
+        let mut deeper = Vec::new();
+        for level in 0..12 {
+            let path = "/a".repeat(1 << level);
+            deeper.push(json!({"op": "copy", "from": "/a", "path": format!("{path}/a")}));
+        }
+        let error = run(json!({"a": {}}), Value::Array(deeper)).unwrap_err();
+        assert_eq!(error, "the result would be nested more than 200 levels deep");
         let many = Value::Array(vec![json!({"op": "remove", "path": "/a"}); MAX_OPERATIONS + 1]);
         assert_eq!(operations(many).unwrap_err().code, 413);
     }
