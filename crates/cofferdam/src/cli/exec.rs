@@ -177,7 +177,7 @@ fn finish(status: Option<Status>) -> Result<i32> {
             eprintln!("command terminated with exit code {code}");
             Ok(code)
         }
-        None => bail!("error: Internal error occurred: {}", status.message.unwrap_or_default()),
+        None => bail!("error: {}", status.message.unwrap_or_default()),
     }
 }
 
@@ -195,10 +195,7 @@ mod tests {
             "details": {"causes": [{"reason": "ExitCode", "message": "7"}]}});
         assert_eq!(finish(Some(status(failed))).unwrap(), 7);
         let broken = json!({"status": "Failure", "message": "no such file", "reason": "InternalError"});
-        assert_eq!(
-            finish(Some(status(broken))).unwrap_err().to_string(),
-            "error: Internal error occurred: no such file"
-        );
+        assert_eq!(finish(Some(status(broken))).unwrap_err().to_string(), "error: no such file");
         assert!(finish(None).is_err());
     }
 }

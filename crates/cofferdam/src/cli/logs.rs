@@ -63,14 +63,20 @@ async fn run(client: Client, args: &LogsArgs) -> Result<i32> {
     let remote = Remote::discover(client).await?;
     let namespace = remote.namespace(args.namespace.as_deref()).to_owned();
     let pod = match pods::choose(&remote, &namespace, &args.what).await {
-        Err(error) if remote::reason(&error) == "NotFound" && !args.what.contains('/') => {
-            bail!(
-                "error: error from server (NotFound): pods {:?} not found in namespace {namespace:?}",
-                args.what
-            )
+        Err(error) if remote::reason(&error) == "NotFound" => {
+            let error = error.to_string().replacen("Error from server", "error: error from server", 1);
+            bail!("{error} in namespace {namespace:?}")
         }
         chosen => chosen?,
     };
+    if pod.of > 1 {
+        eprintln!("Found {} pods, using pod/{}", pod.of, pod.name);
+    }
+    if let Some(given) = args.container.as_deref().or(args.positional.as_deref())
+        && !pod.all_containers().iter().any(|name| name == given)
+    {
+        bail!("error: container {given} is not valid for pod {}", pod.name);
+    }
     if args.all_containers {
         let containers = pod.all_containers();
         // Followed ones interleave; each line stays whole.

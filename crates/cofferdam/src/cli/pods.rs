@@ -11,6 +11,8 @@ const JSON: &str = "application/json";
 pub struct Chosen {
     pub object: Value,
     pub name: String,
+    /// How many pods there were to choose from.
+    pub of: usize,
 }
 
 impl Chosen {
@@ -26,12 +28,10 @@ impl Chosen {
             .collect()
     }
 
-    /// The container that is meant: the one named, the annotated default, or the first (and kubectl says which).
+    /// The container that is meant: the one named (the server says if there is none), the annotated default, or the first
+    /// (and kubectl says which).
     pub fn container(&self, given: Option<&str>) -> Result<String> {
         if let Some(given) = given {
-            if !self.all_containers().iter().any(|name| name == given) {
-                bail!("error: container {given} not found in pod {}", self.name);
-            }
             return Ok(given.to_owned());
         }
         let annotated =
@@ -58,7 +58,7 @@ pub async fn choose(remote: &Remote, namespace: &str, word: &str) -> Result<Chos
     let resource = remote.resource(kind)?;
     if (resource.group.as_str(), resource.kind.as_str()) == ("", "Pod") {
         let object = remote.get(&format!("{pods}/{name}"), JSON).await?;
-        return Ok(Chosen { object, name: name.to_owned() });
+        return Ok(Chosen { object, name: name.to_owned(), of: 1 });
     }
     let owner = remote.get(&format!("{}/{name}", resource.path(Some(namespace))), JSON).await?;
     let Some(selector) = selector_text(&owner["spec"]["selector"]) else {
@@ -73,10 +73,7 @@ pub async fn choose(remote: &Remote, namespace: &str, word: &str) -> Result<Chos
         bail!("error: timed out waiting for the condition: no pods of {}/{name}", resource.prefix());
     };
     let chosen = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    if count > 1 {
-        eprintln!("Found {count} pods, using pod/{chosen}");
-    }
-    Ok(Chosen { object, name: chosen })
+    Ok(Chosen { object, name: chosen, of: count })
 }
 
 /// Lower is better: placed, running, ready, ready for longer.
@@ -128,6 +125,7 @@ mod tests {
             object: json!({"metadata": {"annotations": annotations}, "spec": {
                 "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}}),
             name: "p".into(),
+            of: 1,
         };
         assert_eq!(pod(json!({})).container(None).unwrap(), "a");
         assert_eq!(pod(json!({})).container(Some("i")).unwrap(), "i");
@@ -135,8 +133,6 @@ mod tests {
             pod(json!({"kubectl.kubernetes.io/default-container": "b"})).container(None).unwrap(),
             "b"
         );
-        let error = pod(json!({})).container(Some("x")).unwrap_err();
-        assert_eq!(error.to_string(), "error: container x not found in pod p");
     }
 
     #[test]
