@@ -109,7 +109,7 @@ struct UpArgs {
     /// Apply these manifests when the nodes are Ready (a file or a directory; may be given again).
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     file: Vec<String>,
-    /// Stay, and write the supervisor's messages here.
+    /// Stay, write the supervisor's messages here, and stop the cluster at Ctrl-C (its objects and images are kept).
     #[arg(long)]
     foreground: bool,
 }
@@ -144,8 +144,8 @@ pub fn run(cli: Cli) -> Result<i32> {
             let options = up::Options { nodes: args.nodes, foreground: args.foreground };
             let up = up::up(&layout, &options)?;
             tell_up(&layout, &up)?;
-            match args.file.is_empty() {
-                true => Ok(0),
+            let code = match args.file.is_empty() {
+                true => 0,
                 false => ask(&layout, |client| apply::apply(client, apply::ApplyArgs { filename: args.file, ..Default::default() })),
             }
         }

@@ -100,9 +100,11 @@ fn start_supervisor(layout: &Layout, foreground: bool) -> Result<()> {
         .arg(layout.data())
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+        .stdout(Stdio::piped())
+        // Ctrl-C is for the command, which ends the cluster in order.
+        .process_group(0);
     if !foreground {
-        command.stderr(layout.open_log("supervisor")?).process_group(0);
+        command.stderr(layout.open_log("supervisor")?);
     }
     let mut child = command.spawn().context("start the supervisor")?;
     let mut output = BufReader::new(child.stdout.take().context("the supervisor's output")?);

@@ -314,6 +314,8 @@ impl Worker {
             }
             Some(exit) => {
                 self.probes.remove(&id.name);
+                // The next start asks for the image again: its policy may be Always.
+                self.images.remove(&id.name);
                 let record = &mut self.record.containers[index];
                 if !matches!(&record.state, State::Exited(_)) || record.last.is_some() {
                     record.back_off = lifecycle::after_exit(record.back_off, &exit);
@@ -586,10 +588,12 @@ impl Worker {
                 let message = error.to_string();
                 self.event(Some(&start.name), Kind::Warning, "Failed", &format!("Error: {message}"));
                 let container_id = self.container_id(&id);
+                self.images.remove(&start.name);
                 self.waits(&start.name, "RunContainerError", &message);
                 let exit = Exit {
                     how: How::StartError,
-                    started_at: None,
+                    // It never ran: the container runtimes say the epoch.
+                    started_at: Some(Timestamp::UNIX_EPOCH),
                     finished_at: now,
                     message,
                     container_id: Some(container_id.clone()),
