@@ -47,7 +47,8 @@ async fn main() -> Outcome<()> {
     }
     let kubeconfig = Kubeconfig::read_from(path("kubeconfig"))?;
     let client = || async {
-        let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await?;
+        let config =
+            Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Client::try_from(config)?)
     };
     let one = client().await?;

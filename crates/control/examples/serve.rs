@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         drop(fs::remove_file(&path));
         UnixListener::bind(path)
     };
-    let kubeconfig = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("kubeconfig"))?;
+    let kubeconfig =
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("kubeconfig"))?;
     let config = control::Config {
         data_dir: dir.join("control"),
         run_dir: dir.join("run"),

@@ -22,7 +22,8 @@ pub async fn run(client: &Client, service_ip: Ipv4Addr, port: u16) -> Result<(),
     };
     let create = PostParams::default();
     for name in NAMESPACES {
-        let namespace: Namespace = object(json!({"metadata": {"name": name}})).map_err(failed("a namespace"))?;
+        let namespace: Namespace =
+            object(json!({"metadata": {"name": name}})).map_err(failed("a namespace"))?;
         let created = Api::all(client.clone()).create(&create, &namespace).await;
         there(created.map(drop)).map_err(failed("a namespace"))?;
     }

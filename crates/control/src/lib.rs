@@ -90,10 +90,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .and_then(|()| kubeconfig.write_all(text.as_bytes()))
         .map_err(io("write the kubeconfig"))?;
 
-    let settings =
-        apiserver::Settings { address: address.to_string(), run_dir: config.run_dir, ranges };
+    let settings = apiserver::Settings { address: address.to_string(), run_dir: config.run_dir, ranges };
     let server = apiserver::ApiServer::new(store.clone(), settings)?;
-    bootstrap::run(&server.client(apiserver::User::component("system:apiserver")), service_ip, address.port()).await?;
+    bootstrap::run(
+        &server.client(apiserver::User::component("system:apiserver")),
+        service_ip,
+        address.port(),
+    )
+    .await?;
 
     let mut parts = JoinSet::new();
     config.tls.set_nonblocking(true).map_err(io("TLS socket"))?;
@@ -115,7 +119,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
     // Dropping the set ends the other parts.
     match parts.join_next().await {
         Some(Ok(result)) => result,
-        Some(Err(panic)) => Err(Error::Io { what: "a part of the control process", source: io::Error::other(panic) }),
+        Some(Err(panic)) => {
+            Err(Error::Io { what: "a part of the control process", source: io::Error::other(panic) })
+        }
         None => Ok(()),
     }
 }

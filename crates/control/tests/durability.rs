@@ -28,7 +28,8 @@ fn write_forever(path: &Path) -> ! {
             async move {
                 for n in 0.. {
                     let key = format!("/configmaps/d/{task}-{n}");
-                    let mut object = json!({"metadata": {"name": n.to_string()}, "data": {"v": "x".repeat(2000)}});
+                    let mut object =
+                        json!({"metadata": {"name": n.to_string()}, "data": {"v": "x".repeat(2000)}});
                     let action = Action::Put(Encoded::new(&mut object));
                     let write = Write { key: key.as_str().into(), expect: Expect::Absent, action };
                     let revision = store.write(write).await.unwrap().revision;
@@ -71,7 +72,8 @@ fn acknowledged_writes_survive_sigkill() {
         child.wait().unwrap();
         // What was still in the pipe had been acknowledged too.
         for line in lines.map_while(Result::ok) {
-            if let Some((key, revision)) = line.strip_prefix("acknowledged ").and_then(|rest| rest.split_once(' '))
+            if let Some((key, revision)) =
+                line.strip_prefix("acknowledged ").and_then(|rest| rest.split_once(' '))
                 && let Ok(revision) = revision.parse()
             {
                 known.push((key.to_owned(), revision));
@@ -83,7 +85,9 @@ fn acknowledged_writes_survive_sigkill() {
         }
         let store = open(&path);
         for (key, revision) in &known {
-            let object = store.get(key).unwrap_or_else(|| panic!("{key} was acknowledged and is gone (round {round})"));
+            let object = store
+                .get(key)
+                .unwrap_or_else(|| panic!("{key} was acknowledged and is gone (round {round})"));
             assert_eq!(object.revision, *revision, "{key}");
             assert_eq!(object.value()["metadata"]["resourceVersion"], revision.to_string());
         }
@@ -93,7 +97,9 @@ fn acknowledged_writes_survive_sigkill() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         for object in store.list("/", None).unwrap().objects {
             let expect = Expect::Revision(object.revision);
-            runtime.block_on(store.write(Write { key: object.key.clone(), expect, action: Action::Delete })).unwrap();
+            runtime
+                .block_on(store.write(Write { key: object.key.clone(), expect, action: Action::Delete }))
+                .unwrap();
         }
         known.clear();
     }

@@ -36,10 +36,16 @@ fn the_everyday_commands_work() {
 
     // Both send protobuf.
     contains(&c.ok("create namespace shop"), &["namespace/shop created"]);
-    contains(&c.ok("-n shop create deployment made --image=nginx --replicas=1"), &["deployment.apps/made created"]);
+    contains(
+        &c.ok("-n shop create deployment made --image=nginx --replicas=1"),
+        &["deployment.apps/made created"],
+    );
     contains(&c.ok("-n shop run one --image=nginx --labels=a=b"), &["pod/one created"]);
     contains(&c.ok("get pods -A -o wide"), &["NOMINATED NODE", "one", "Pending"]);
-    contains(&c.ok("-n shop describe pod one"), &["Service Account:  default", "QoS Class:       BestEffort"]);
+    contains(
+        &c.ok("-n shop describe pod one"),
+        &["Service Account:  default", "QoS Class:       BestEffort"],
+    );
     contains(&c.ok("-n shop get pod one -o yaml"), &["phase: Pending", "restartPolicy: Always"]);
 
     contains(&c.feed("-n shop apply -f -", DEPLOYMENT).unwrap(), &["web created"]);
@@ -47,7 +53,10 @@ fn the_everyday_commands_work() {
     let changed = DEPLOYMENT.replace("image: nginx", "image: \"nginx:2\"");
     assert!(c.feed("-n shop diff -f -", &changed).unwrap_err().contains("nginx:2"), "diff shows the change");
     contains(&c.feed("-n shop apply -f -", &changed).unwrap(), &["web configured"]);
-    contains(&c.ok("-n shop get deployment web -o jsonpath={.spec.template.spec.containers[0].image}"), &["nginx:2"]);
+    contains(
+        &c.ok("-n shop get deployment web -o jsonpath={.spec.template.spec.containers[0].image}"),
+        &["nginx:2"],
+    );
 
     let edit = c.kubectl_with(
         &["-n", "shop", "edit", "deployment", "web"],
@@ -59,7 +68,9 @@ fn the_everyday_commands_work() {
 
     c.ok(r#"-n shop patch deployment web -p {"spec":{"template":{"spec":{"containers":[{"name":"main","image":"nginx:4"}]}}}}"#);
     contains(&c.ok("-n shop get deployment web -o jsonpath={..image}"), &["nginx:4"]);
-    c.ok(r#"-n shop patch deployment web --type=json -p [{"op":"replace","path":"/spec/replicas","value":5}]"#);
+    c.ok(
+        r#"-n shop patch deployment web --type=json -p [{"op":"replace","path":"/spec/replicas","value":5}]"#,
+    );
     c.ok(r#"-n shop patch deployment web --type=merge -p {"spec":{"replicas":4}}"#);
     contains(&c.ok("-n shop get deployment web"), &["0/4"]);
     contains(&c.ok("-n shop scale deployment web --replicas=3"), &["web scaled"]);
@@ -95,7 +106,12 @@ fn waiting_ends_when_the_status_says_so() {
         let waiting = scope.spawn(|| c.ok("wait pod/one --for=condition=Ready --timeout=20s"));
         let status = r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
         let answer = c.curl(&[
-            "-X", "PATCH", "-H", "content-type: application/merge-patch+json", "-d", status,
+            "-X",
+            "PATCH",
+            "-H",
+            "content-type: application/merge-patch+json",
+            "-d",
+            status,
             "http://c/api/v1/namespaces/default/pods/one/status",
         ]);
         assert_eq!(answer["status"]["phase"], "Running", "{answer}");
@@ -116,9 +132,18 @@ fn refusals_reach_the_user_in_kubernetes_words() {
         (pod("{containers: []}"), "spec.containers: Required value"),
         (pod("{containers: [{name: a, image: b, foo: 1}]}"), r#"unknown field "spec.containers[0].foo""#),
         (pod("{containers: [{name: A_, image: b}]}"), "Invalid value: \"A_\""),
-        (pod("{containers: [{name: a, image: b}], serviceAccountName: nobody}"), r#"serviceaccount "nobody" not found"#),
-        (pod("{containers: [{name: a, image: b}], priorityClassName: x}"), "no PriorityClass with name x was found"),
-        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: nope}\n".into(), r#"namespaces "nope" not found"#),
+        (
+            pod("{containers: [{name: a, image: b}], serviceAccountName: nobody}"),
+            r#"serviceaccount "nobody" not found"#,
+        ),
+        (
+            pod("{containers: [{name: a, image: b}], priorityClassName: x}"),
+            "no PriorityClass with name x was found",
+        ),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: nope}\n".into(),
+            r#"namespaces "nope" not found"#,
+        ),
         ("apiVersion: v1\nkind: Gadget\nmetadata: {name: c}\n".into(), "no matches for kind \"Gadget\""),
     ];
     for (manifest, want) in table {

@@ -25,13 +25,16 @@ fn https(c: &Control, certificate: bool, arguments: &[&str], path: &str) -> (Str
     write("crt.pem", &user["client-certificate-data"]);
     write("key.pem", &user["client-key-data"]);
     let mut curl = Command::new("curl");
-    curl.args(["-sS", "--max-time", "20", "-w", "\n%{http_code} %{http_version}", "--cacert"]).arg(c.path("ca.pem"));
+    curl.args(["-sS", "--max-time", "20", "-w", "\n%{http_code} %{http_version}", "--cacert"])
+        .arg(c.path("ca.pem"));
     if certificate {
         curl.arg("--cert").arg(c.path("crt.pem")).arg("--key").arg(c.path("key.pem"));
     }
-    let out = curl.args(arguments).arg(format!("{}{path}", cluster["server"].as_str().unwrap())).output().unwrap();
+    let out =
+        curl.args(arguments).arg(format!("{}{path}", cluster["server"].as_str().unwrap())).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
-    let (body, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&out.stderr)));
+    let (body, status) =
+        text.rsplit_once('\n').unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&out.stderr)));
     (status.to_owned(), body.to_owned())
 }
 
@@ -59,7 +62,16 @@ fn a_nodes_socket_is_that_node() {
     let socket = c.path("run/nodes/node-1/control.sock");
     let who = |socket: &std::path::Path| {
         let out = Command::new("curl")
-            .args(["-sS", "--max-time", "20", "-H", "content-type: application/json", "-d", &review, "--unix-socket"])
+            .args([
+                "-sS",
+                "--max-time",
+                "20",
+                "-H",
+                "content-type: application/json",
+                "-d",
+                &review,
+                "--unix-socket",
+            ])
             .arg(socket)
             .arg("http://c/apis/authentication.k8s.io/v1/selfsubjectreviews")
             .output()
@@ -91,7 +103,10 @@ fn another_user_is_cut_off_at_the_socket() {
             .unwrap()
     };
     let socket = socket.to_str().unwrap();
-    assert!(as_nobody("test", &["-w", socket]).status.success(), "the file is open to all, so only the peer's uid is left");
+    assert!(
+        as_nobody("test", &["-w", socket]).status.success(),
+        "the file is open to all, so only the peer's uid is left"
+    );
     let out = as_nobody("curl", &["-sS", "--max-time", "20", "--unix-socket", socket, "http://c/readyz"]);
     assert!(!out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stdout));
 }
@@ -119,7 +134,10 @@ fn bound_pod(c: &Control) -> UnixListener {
     };
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]}});
     assert_eq!(post("pods", pod)["status"]["phase"], "Pending");
-    assert_eq!(post("pods/p/binding", json!({"target": {"kind": "Node", "name": "node-1"}}))["status"], "Success");
+    assert_eq!(
+        post("pods/p/binding", json!({"target": {"kind": "Node", "name": "node-1"}}))["status"],
+        "Success"
+    );
     agent
 }
 
@@ -132,16 +150,25 @@ fn logs_come_from_the_agent_of_the_pods_node() {
     let agent = bound_pod(&c);
     let answers = std::thread::spawn(move || {
         let mut asked = Vec::new();
-        for (status, body) in [("200 OK", "hello\n"), ("400 Bad Request", "container \"b\" in pod \"p\" is waiting to start: ContainerCreating")] {
+        for (status, body) in [
+            ("200 OK", "hello\n"),
+            ("400 Bad Request", "container \"b\" in pod \"p\" is waiting to start: ContainerCreating"),
+        ] {
             let (mut stream, _) = agent.accept().unwrap();
             asked.push(head(&stream)[0].clone());
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
         }
         asked
     });
-    let (status, body) = https(&c, true, &[], "/api/v1/namespaces/default/pods/p/log?container=a&tailLines=5&pretty=x%26follow%3Dtrue");
+    let (status, body) = https(
+        &c,
+        true,
+        &[],
+        "/api/v1/namespaces/default/pods/p/log?container=a&tailLines=5&pretty=x%26follow%3Dtrue",
+    );
     assert_eq!((status.as_str(), body.as_str()), ("200 2", "hello\n"));
-    let (status, body) = https(&c, true, &[], "/api/v1/namespaces/default/pods/p/log?container=b&previous=true");
+    let (status, body) =
+        https(&c, true, &[], "/api/v1/namespaces/default/pods/p/log?container=b&previous=true");
     assert_eq!(status, "400 2");
     assert!(body.contains("is waiting to start: ContainerCreating") && body.contains("BadRequest"), "{body}");
     let (_, body) = https(&c, true, &[], "/api/v1/namespaces/default/pods/p/log");

@@ -92,7 +92,11 @@ pub fn plugins() -> Vec<Box<dyn Plugin>> {
 ///
 /// # Errors
 /// The first refusal.
-pub fn mutate(plugins: &[Box<dyn Plugin>], request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
+pub fn mutate(
+    plugins: &[Box<dyn Plugin>],
+    request: &Request<'_>,
+    object: &mut Value,
+) -> Result<(), ApiError> {
     plugins.iter().try_for_each(|plugin| plugin.mutate(request, object))
 }
 

@@ -13,7 +13,10 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 impl Plugin for NamespaceLifecycle {
     fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), ApiError> {
         // Reviews are answered, not stored.
-        if request.operation != Operation::Create || request.namespace.is_empty() || request.resource.is_review() {
+        if request.operation != Operation::Create
+            || request.namespace.is_empty()
+            || request.resource.is_review()
+        {
             return Ok(());
         }
         let namespaces = ("", "namespaces");
@@ -22,15 +25,19 @@ impl Plugin for NamespaceLifecycle {
             .get(&format!("/namespaces/{}", request.namespace))
             .ok_or_else(|| ApiError::not_found(namespaces, request.namespace))?;
         let namespace = namespace.value();
-        if namespace["status"]["phase"] != "Terminating" && namespace["metadata"]["deletionTimestamp"].is_null() {
+        if namespace["status"]["phase"] != "Terminating"
+            && namespace["metadata"]["deletionTimestamp"].is_null()
+        {
             return Ok(());
         }
         let name = match request.name {
             "" => object["metadata"]["name"].as_str().unwrap_or_default(),
             name => name,
         };
-        let why =
-            format!("unable to create new content in namespace {} because it is being terminated", request.namespace);
+        let why = format!(
+            "unable to create new content in namespace {} because it is being terminated",
+            request.namespace
+        );
         let mut error = ApiError::forbidden(request.resource, name, &why);
         error.details.get_or_insert_default().causes.push(Cause {
             reason: "NamespaceTerminating".into(),
@@ -40,9 +47,18 @@ impl Plugin for NamespaceLifecycle {
         Err(error)
     }
 
-    fn validate(&self, request: &Request<'_>, _: Option<&Value>, _: &mut Vec<String>) -> Result<(), ApiError> {
+    fn validate(
+        &self,
+        request: &Request<'_>,
+        _: Option<&Value>,
+        _: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
         if request.is(Operation::Delete, "namespaces") && IMMORTAL.contains(&request.name) {
-            return Err(ApiError::forbidden(request.resource, request.name, "this namespace may not be deleted"));
+            return Err(ApiError::forbidden(
+                request.resource,
+                request.name,
+                "this namespace may not be deleted",
+            ));
         }
         Ok(())
     }

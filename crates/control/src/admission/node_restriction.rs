@@ -9,7 +9,12 @@ use super::{Operation, Plugin, Request};
 pub struct NodeRestriction;
 
 impl Plugin for NodeRestriction {
-    fn validate(&self, request: &Request<'_>, object: Option<&Value>, _: &mut Vec<String>) -> Result<(), ApiError> {
+    fn validate(
+        &self,
+        request: &Request<'_>,
+        object: Option<&Value>,
+        _: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
         let Some(node) = request.user.node_name() else { return Ok(()) };
         let refuse = |why: String| Err(ApiError::forbidden(request.resource, request.name, &why));
         let node = quote(node);
@@ -18,20 +23,27 @@ impl Plugin for NodeRestriction {
         };
         match (request.resource.group, request.resource.plural, request.operation, request.subresource) {
             ("", "pods", Operation::Create, "") => {
-                let mirror = object
-                    .is_some_and(|pod| pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string());
+                let mirror = object.is_some_and(|pod| {
+                    pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string()
+                });
                 if !mirror {
-                    return refuse(format!("pod does not have \"kubernetes.io/config.mirror\" annotation, node {node} can only create mirror pods"));
+                    return refuse(format!(
+                        "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node} can only create mirror pods"
+                    ));
                 }
                 if !bound_here(object) {
-                    return refuse(format!("node {node} can only create pods with spec.nodeName set to itself"));
+                    return refuse(format!(
+                        "node {node} can only create pods with spec.nodeName set to itself"
+                    ));
                 }
             }
             ("", "pods", Operation::Delete, "") if !bound_here(request.old) => {
                 return refuse(format!("node {node} can only delete pods with spec.nodeName set to itself"));
             }
             ("", "pods", Operation::Update, "status") if !bound_here(request.old) => {
-                return refuse(format!("node {node} can only update pod status for pods with spec.nodeName set to itself"));
+                return refuse(format!(
+                    "node {node} can only update pod status for pods with spec.nodeName set to itself"
+                ));
             }
             ("", "pods", Operation::Create, "eviction") if !bound_here(request.old) => {
                 return refuse(format!("node {node} can only evict pods with spec.nodeName set to itself"));

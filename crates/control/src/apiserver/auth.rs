@@ -94,7 +94,9 @@ fn node_may(route: &Route) -> bool {
         ("", "pods", "eviction") => route.verb == Verb::Create,
         ("", "nodes", "") => reads || updates || route.verb == Verb::Create,
         ("", "nodes", "status") => updates || reads,
-        ("", "configmaps" | "secrets" | "services" | "endpoints" | "namespaces" | "serviceaccounts", "") => reads,
+        ("", "configmaps" | "secrets" | "services" | "endpoints" | "namespaces" | "serviceaccounts", "") => {
+            reads
+        }
         ("discovery.k8s.io" | "networking.k8s.io", _, "") => reads,
         ("" | "events.k8s.io", "events", "") => updates || route.verb == Verb::Create,
         ("coordination.k8s.io", "leases", "") => true,

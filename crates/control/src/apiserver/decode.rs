@@ -25,7 +25,8 @@ const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", protobuf::M
 pub async fn read(mut body: Body) -> Result<Bytes, ApiError> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("read the request's body: {error}")))?;
+        let frame =
+            frame.map_err(|error| ApiError::bad_request(format!("read the request's body: {error}")))?;
         if let Ok(data) = frame.into_data() {
             if whole.len() + data.len() > MAX_BODY {
                 return Err(ApiError::too_large(MAX_BODY));
@@ -57,7 +58,9 @@ pub fn object(
 ) -> Result<Decoded, ApiError> {
     match media {
         "application/json" => strict::decode_json(body, expected, validation),
-        "application/yaml" | "text/yaml" | "application/x-yaml" => strict::decode_yaml(body, expected, validation),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => {
+            strict::decode_yaml(body, expected, validation)
+        }
         protobuf::MEDIA_TYPE => protobuf::decode(body, expected),
         _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
     }

@@ -58,10 +58,13 @@ impl Options {
             None if body.is_empty() => query.number("gracePeriodSeconds")?,
             grace => grace,
         };
-        let policy = given["propagationPolicy"].as_str().map(str::to_owned).or_else(|| query_text("propagationPolicy"));
-        let orphan = given["orphanDependents"].as_bool().or_else(|| {
-            query_text("orphanDependents").map(|_| query.flag("orphanDependents"))
-        });
+        let policy = given["propagationPolicy"]
+            .as_str()
+            .map(str::to_owned)
+            .or_else(|| query_text("propagationPolicy"));
+        let orphan = given["orphanDependents"]
+            .as_bool()
+            .or_else(|| query_text("orphanDependents").map(|_| query.flag("orphanDependents")));
         let mut errors = ErrorList::new();
         let path = Path::new("propagationPolicy");
         if policy.is_some() && orphan.is_some() {
@@ -83,7 +86,11 @@ impl Options {
         for value in given["dryRun"].as_array().into_iter().flatten() {
             match value.as_str() {
                 Some("All") => dry_run = true,
-                other => errors.push(Error::not_supported(&Path::new("dryRun"), other.unwrap_or_default(), &["All"])),
+                other => errors.push(Error::not_supported(
+                    &Path::new("dryRun"),
+                    other.unwrap_or_default(),
+                    &["All"],
+                )),
             }
         }
         if !errors.is_empty() {
@@ -108,7 +115,7 @@ pub fn is_finished(resource: &Resource, object: &Value) -> bool {
     !meta["deletionTimestamp"].is_null()
         && meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
         && empty(&meta["finalizers"])
-        && !(is_namespace && !empty(&object["spec"]["finalizers"]))
+        && (!is_namespace || empty(&object["spec"]["finalizers"]))
 }
 
 /// The finalizers after the client said what is to become of dependents; None where nothing changes.
@@ -124,8 +131,11 @@ fn finalizers_for(old: &Value, propagation: Option<Propagation>) -> Option<Vec<S
         Propagation::Foreground => Some(FOREGROUND),
         Propagation::Orphan => Some(ORPHAN),
     };
-    let mut next: Vec<String> =
-        current.iter().filter(|name| ![ORPHAN, FOREGROUND].contains(&name.as_str()) || Some(name.as_str()) == added).cloned().collect();
+    let mut next: Vec<String> = current
+        .iter()
+        .filter(|name| ![ORPHAN, FOREGROUND].contains(&name.as_str()) || Some(name.as_str()) == added)
+        .cloned()
+        .collect();
     if let Some(added) = added.filter(|added| !next.iter().any(|name| name == added)) {
         next.push(added.to_owned());
     }
@@ -146,7 +156,12 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
 }
 
 /// What a delete does to `old`.
-fn decide(resource: &'static Resource, options: &Options, old: &Value, now: Timestamp) -> Result<Step, ApiError> {
+fn decide(
+    resource: &'static Resource,
+    options: &Options,
+    old: &Value,
+    now: Timestamp,
+) -> Result<Step, ApiError> {
     let name = text(old, "/metadata/name");
     let checks = [
         ("UID", "/metadata/uid", &options.uid),
@@ -155,7 +170,9 @@ fn decide(resource: &'static Resource, options: &Options, old: &Value, now: Time
     for (what, pointer, wanted) in checks {
         if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != text(old, pointer)) {
             let there = text(old, pointer);
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}");
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {there}"
+            );
             return Err(ApiError::conflict(resource, name, &why));
         }
     }
@@ -362,7 +379,10 @@ mod tests {
         let background = Options { propagation: Some(Propagation::Background), ..Options::default() };
         assert_eq!(ask("deployments", &background, &new).0, "removed");
         let foreground = Options { propagation: Some(Propagation::Foreground), ..Options::default() };
-        assert_eq!(ask("deployments", &foreground, &new).1["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+        assert_eq!(
+            ask("deployments", &foreground, &new).1["metadata"]["finalizers"],
+            json!(["foregroundDeletion"])
+        );
     }
 
     #[test]

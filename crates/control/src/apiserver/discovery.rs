@@ -22,7 +22,12 @@ const V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// goes on and says that there is no such kind; without it, that it could not download something.
 const EMPTY_V2: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.35.0";
 
-pub fn answer(server: &ApiServer, method: &Method, path: &str, accept: &str) -> Result<Response<Body>, ApiError> {
+pub fn answer(
+    server: &ApiServer,
+    method: &Method,
+    path: &str,
+    accept: &str,
+) -> Result<Response<Body>, ApiError> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed());
     }
@@ -44,7 +49,9 @@ pub fn answer(server: &ApiServer, method: &Method, path: &str, accept: &str) -> 
         ([], _) => Some(paths()),
         (["version"], _) => Some(version()),
         (["api"], Some(format)) => return Ok(aggregated_answer(format, &discovery::aggregated_core(format))),
-        (["apis"], Some(format)) => return Ok(aggregated_answer(format, &discovery::aggregated_groups(format))),
+        (["apis"], Some(format)) => {
+            return Ok(aggregated_answer(format, &discovery::aggregated_groups(format)));
+        }
         (["api"], None) => Some(discovery::api_versions(&server.settings.address)),
         (["apis"], None) => Some(discovery::api_group_list()),
         (["api", version], _) => discovery::api_resource_list("", version),

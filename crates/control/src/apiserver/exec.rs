@@ -81,10 +81,9 @@ pub async fn answer(
         .body(Empty::<Bytes>::new())
         .map_err(|error| ApiError::internal(format!("ask the agent: {error}")))?;
     let mut agent = logs::connect(server, node).await?;
-    let mut answer = agent
-        .send_request(asked)
-        .await
-        .map_err(|error| ApiError::internal(format!("ask the agent of node {node} for {subresource}: {error}")))?;
+    let mut answer = agent.send_request(asked).await.map_err(|error| {
+        ApiError::internal(format!("ask the agent of node {node} for {subresource}: {error}"))
+    })?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(logs::refusal(answer).await);
     }

@@ -128,7 +128,8 @@ impl ApiServer {
         }
         let Some(user) = user else { return Err(ApiError::unauthorized("")) };
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let accept =
+            request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some(route) = request::route(request.method(), path, &query)? else {
             return discovery::answer(&self, request.method(), path, accept);
         };
@@ -209,7 +210,13 @@ impl ApiServer {
     }
 
     /// An object as the client wants it.
-    fn respond(&self, status: StatusCode, route: &Route, context: &Context, outcome: write::Outcome) -> Response<Body> {
+    fn respond(
+        &self,
+        status: StatusCode,
+        route: &Route,
+        context: &Context,
+        outcome: write::Outcome,
+    ) -> Response<Body> {
         let shape = events::served_shape(route.resource);
         let value = match (outcome, context.representation, shape) {
             (write::Outcome::Stored(object), Representation::Json, None) => {
@@ -280,7 +287,8 @@ impl tower::Service<Request<kube::client::Body>> for InProcess {
     fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
         let (server, user) = (self.server.clone(), self.user.clone());
         Box::pin(async move {
-            let request = request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
+            let request =
+                request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
             Ok(server.handle(request, Some(user)).await)
         })
     }

@@ -38,7 +38,8 @@ fn bound(pod: &Value, binding: &Value, now: String) -> Result<Value, String> {
             pod["metadata"][field][key] = value.clone();
         }
     }
-    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     let conditions = &mut pod["status"]["conditions"];
     match conditions.as_array_mut() {
         Some(list) => {
@@ -147,8 +148,10 @@ pub fn container(pod: &Value, asked: &str) -> Result<String, ApiError> {
         [only] => Ok((*only).to_owned()),
         [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {name}"))),
         many => {
-            let mut why =
-                format!("a container name must be specified for pod {name}, choose one of: [{}]", many.join(" "));
+            let mut why = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                many.join(" ")
+            );
             for (list, what) in [(init, "init"), (ephemeral, "ephemeral")] {
                 if !list.is_empty() {
                     why.push_str(&format!(" or one of the {what} containers: [{}]", list.join(" ")));
@@ -186,7 +189,8 @@ mod tests {
 
     #[test]
     fn an_agents_refusal_is_passed_on() {
-        let said = ApiError::bad_request("container \"a\" in pod \"p\" is waiting to start: ContainerCreating");
+        let said =
+            ApiError::bad_request("container \"a\" in pod \"p\" is waiting to start: ContainerCreating");
         assert_eq!(agent_refused(StatusCode::BAD_REQUEST, &said.to_status().to_string()), said);
         assert_eq!(agent_refused(StatusCode::NOT_FOUND, " gone \n").message, "gone");
     }

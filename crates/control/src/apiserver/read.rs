@@ -7,9 +7,10 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    ApiServer, Context, events, key, scale,
+    ApiServer, Context, events, key,
     request::{Query, Route},
     respond::{self, Body, ListMeta},
+    scale,
     select::Selection,
     write::{Outcome, read_failed},
 };
@@ -54,7 +55,9 @@ struct Token {
 
 impl Token {
     fn encode(&self) -> String {
-        api::base64::encode(json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.after}).to_string().as_bytes())
+        api::base64::encode(
+            json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.after}).to_string().as_bytes(),
+        )
     }
 
     fn decode(text: &str) -> Result<Token, ApiError> {
@@ -62,7 +65,9 @@ impl Token {
         let bytes = api::base64::decode(text).map_err(|_| bad())?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
         match (value["v"].as_str(), value["rv"].as_u64(), value["start"].as_str()) {
-            (Some("meta.k8s.io/v1"), Some(revision), Some(after)) => Ok(Token { revision, after: after.to_owned() }),
+            (Some("meta.k8s.io/v1"), Some(revision), Some(after)) => {
+                Ok(Token { revision, after: after.to_owned() })
+            }
             _ => Err(bad()),
         }
     }
@@ -103,7 +108,11 @@ impl Page {
                 // The newest is never older than anything but the future.
                 asked.filter(|least| *least > current)
             }
-            other => return Err(ApiError::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}"))),
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "resourceVersionMatch: Unsupported value: {other:?}"
+                )));
+            }
         };
         Ok(Page { at, after: None, limit })
     }
@@ -117,7 +126,10 @@ pub fn list(server: &ApiServer, route: &Route, context: &Context) -> Result<Resp
         (Some(_), ReadError::Expired { .. }) => ApiError::continue_expired(),
         (_, error) => read_failed(error),
     })?;
-    let start = page.after.as_deref().map_or(0, |after| listed.objects.partition_point(|object| *object.key <= *after));
+    let start = page
+        .after
+        .as_deref()
+        .map_or(0, |after| listed.objects.partition_point(|object| *object.key <= *after));
     let rest = &listed.objects[start..];
     let mut chosen: Vec<Arc<Object>> = Vec::new();
     let mut meta = ListMeta { revision: listed.revision, ..ListMeta::default() };
@@ -143,7 +155,9 @@ pub fn prefix(route: &Route, selection: &Selection) -> String {
         namespace => namespace,
     };
     match selection.name() {
-        Some(name) if !route.resource.namespaced() || !namespace.is_empty() => key(route.resource, namespace, name),
+        Some(name) if !route.resource.namespaced() || !namespace.is_empty() => {
+            key(route.resource, namespace, name)
+        }
         _ => key(route.resource, namespace, ""),
     }
 }

@@ -157,7 +157,8 @@ pub fn route(method: &Method, path: &str, query: &Query) -> Result<Option<Route>
     let mut name = rest.next().unwrap_or_default();
     let mut subresource = rest.next().unwrap_or_default();
     // `namespaces/x/pods` is a namespace's pods; `namespaces/x/status` is the namespace's own status.
-    let own = |sub: &str| registry::by_plural("", "v1", "namespaces").is_some_and(|r| r.subresource(sub).is_some());
+    let own =
+        |sub: &str| registry::by_plural("", "v1", "namespaces").is_some_and(|r| r.subresource(sub).is_some());
     if plural == "namespaces" && !subresource.is_empty() && !(group.is_empty() && own(&subresource)) {
         namespace = name;
         plural = subresource;
@@ -261,7 +262,9 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::parse("labelSelector=a%3Db%2Cc+in+(x)&limit=5&command=ls&command=-l&stdin=0&tty=true&bad=%zz");
+        let query = Query::parse(
+            "labelSelector=a%3Db%2Cc+in+(x)&limit=5&command=ls&command=-l&stdin=0&tty=true&bad=%zz",
+        );
         assert_eq!(query.get("labelSelector"), "a=b,c in (x)");
         assert_eq!(query.number("limit").unwrap(), Some(5));
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["ls", "-l"]);

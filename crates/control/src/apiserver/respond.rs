@@ -26,7 +26,10 @@ const JSON: &str = "application/json";
 pub enum Representation {
     Json,
     /// `meta.k8s.io/<version>` Table.
-    Table { version: &'static str, include: IncludeObject },
+    Table {
+        version: &'static str,
+        include: IncludeObject,
+    },
     /// `PartialObjectMetadata`: no spec, no status.
     Metadata,
 }
@@ -142,7 +145,8 @@ pub fn list(
     meta: &ListMeta,
     shape: Option<fn(Value) -> Value>,
 ) -> Bytes {
-    let values = || objects.iter().map(|object| shape.map_or_else(|| object.value(), |shape| shape(object.value())));
+    let values =
+        || objects.iter().map(|object| shape.map_or_else(|| object.value(), |shape| shape(object.value())));
     match representation {
         Representation::Table { .. } => {
             let values: Vec<Value> = values().collect();
@@ -207,7 +211,9 @@ pub fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
 pub fn refusal(error: &ApiError) -> Response<Body> {
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json_value(status, &error.to_status());
-    if let Some(seconds) = error.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0) {
+    if let Some(seconds) =
+        error.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0)
+    {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
@@ -250,8 +256,14 @@ mod tests {
             ("*/*", Some(Representation::Json)),
             (kubectl, table("v1")),
             ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", table("v1beta1")),
-            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json", Some(Representation::Json)),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some(Representation::Metadata)),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Some(Representation::Json),
+            ),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Some(Representation::Metadata),
+            ),
             ("application/vnd.kubernetes.protobuf", None),
             ("text/html", None),
         ];

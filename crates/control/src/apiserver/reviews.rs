@@ -66,8 +66,9 @@ fn verdict(user: &User, review: &Value) -> Value {
         "deletecollection" => Verb::DeleteCollection,
         _ => return refused,
     };
-    let Some(resource) =
-        api::registry::resources().iter().find(|r| r.group == field("group") && r.plural == field("resource"))
+    let Some(resource) = api::registry::resources()
+        .iter()
+        .find(|r| r.group == field("group") && r.plural == field("resource"))
     else {
         return refused;
     };
@@ -89,7 +90,8 @@ fn verdict(user: &User, review: &Value) -> Value {
 }
 
 fn rules(user: &User) -> Value {
-    let (mut resources, mut paths) = (Vec::new(), vec![json!({"verbs": ["get"], "nonResourceURLs": ["/healthz", "/livez", "/readyz"]})]);
+    let (mut resources, mut paths) =
+        (Vec::new(), vec![json!({"verbs": ["get"], "nonResourceURLs": ["/healthz", "/livez", "/readyz"]})]);
     if user.is_master() {
         resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
         paths = vec![json!({"verbs": ["*"], "nonResourceURLs": ["*"]})];

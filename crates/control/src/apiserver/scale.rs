@@ -20,7 +20,8 @@ use super::{
 
 /// The Scale of an object.
 pub fn of(resource: &Resource, object: &Value) -> Value {
-    let selector = LabelSelector::from_object(object["spec"].get("selector")).map(|s| s.to_string()).unwrap_or_default();
+    let selector =
+        LabelSelector::from_object(object["spec"].get("selector")).map(|s| s.to_string()).unwrap_or_default();
     let meta = &object["metadata"];
     let mut metadata = serde_json::Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

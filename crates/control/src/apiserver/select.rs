@@ -17,19 +17,20 @@ use crate::store::Object;
 fn fields(resource: &Resource) -> &'static [(&'static str, &'static [&'static str])] {
     match (resource.stored_as.0, resource.plural) {
         ("", "pods") => &[
-            (
-                "spec",
-                &["nodeName", "restartPolicy", "schedulerName", "serviceAccountName", "hostNetwork"],
-            ),
+            ("spec", &["nodeName", "restartPolicy", "schedulerName", "serviceAccountName", "hostNetwork"]),
             ("status", &["phase", "podIP", "nominatedNodeName"]),
         ],
         ("", "nodes") => &[("spec", &["unschedulable"])],
         ("", "namespaces") => &[("status", &["phase"])],
         ("", "services") => &[("spec", &["clusterIP", "type"])],
         ("", "secrets") => &[("type", &[])],
-        ("", "events") => {
-            &[("involvedObject", &[]), ("reason", &[]), ("source", &[]), ("reportingComponent", &[]), ("type", &[])]
-        }
+        ("", "events") => &[
+            ("involvedObject", &[]),
+            ("reason", &[]),
+            ("source", &[]),
+            ("reportingComponent", &[]),
+            ("type", &[]),
+        ],
         _ => &[],
     }
 }
@@ -113,13 +114,34 @@ mod tests {
         });
         for resource in registry::resources() {
             let part = attributes(resource, &full);
-            for field in ["spec.nodeName", "spec.host", "status.phase", "status.podIP", "type", "spec.type", "reason",
-                "source", "involvedObject.uid", "regarding.uid", "spec.unschedulable", "spec.hostNetwork",
-                "reportingController", "spec.clusterIP", "metadata.name", "status.nominatedNodeName"]
-            {
+            for field in [
+                "spec.nodeName",
+                "spec.host",
+                "status.phase",
+                "status.podIP",
+                "type",
+                "spec.type",
+                "reason",
+                "source",
+                "involvedObject.uid",
+                "regarding.uid",
+                "spec.unschedulable",
+                "spec.hostNetwork",
+                "reportingController",
+                "spec.clusterIP",
+                "metadata.name",
+                "status.nominatedNodeName",
+            ] {
                 for value in ["x", "true", "n"] {
-                    let Ok(selector) = FieldSelector::parse(&format!("{field}={value}"), resource) else { continue };
-                    assert_eq!(selector.matches(&part), selector.matches(&full), "{}: {field}={value}", resource.kind);
+                    let Ok(selector) = FieldSelector::parse(&format!("{field}={value}"), resource) else {
+                        continue;
+                    };
+                    assert_eq!(
+                        selector.matches(&part),
+                        selector.matches(&full),
+                        "{}: {field}={value}",
+                        resource.kind
+                    );
                 }
             }
             assert!(part["spec"].get("containers").is_none());

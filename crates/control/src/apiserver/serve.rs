@@ -88,7 +88,11 @@ pub async fn serve_tls(
 ///
 /// # Errors
 /// Where the listener fails.
-pub async fn serve_unix(server: Arc<ApiServer>, listener: UnixListener, user: User) -> Result<(), ServeError> {
+pub async fn serve_unix(
+    server: Arc<ApiServer>,
+    listener: UnixListener,
+    user: User,
+) -> Result<(), ServeError> {
     let user = Arc::new(user);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -132,7 +136,8 @@ async fn connection(
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, user) = (server.clone(), user.clone());
         async move {
-            let request = request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
+            let request =
+                request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
             Ok::<_, std::convert::Infallible>(server.handle(request, user).await)
         }
     });

@@ -121,7 +121,10 @@ fn is_service(resource: &Resource) -> bool {
 
 /// What an update may leave out and keeps: the address and the node ports (`patchAllocatedValues`).
 pub fn carry_over(resource: &Resource, new: &mut Value, old: &Value) {
-    if !is_service(resource) || text(new, "/spec/type") == "ExternalName" || text(old, "/spec/type") == "ExternalName" {
+    if !is_service(resource)
+        || text(new, "/spec/type") == "ExternalName"
+        || text(old, "/spec/type") == "ExternalName"
+    {
         return;
     }
     for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -145,8 +148,12 @@ pub fn carry_over(resource: &Resource, new: &mut Value, old: &Value) {
         .flatten()
         .filter_map(|port| Some((identity(port), port["nodePort"].as_i64().filter(|n| *n > 0)?)))
         .collect();
-    let asked: HashSet<i64> =
-        new["spec"]["ports"].as_array().into_iter().flatten().filter_map(|p| p["nodePort"].as_i64()).collect();
+    let asked: HashSet<i64> = new["spec"]["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p["nodePort"].as_i64())
+        .collect();
     for port in new["spec"]["ports"].as_array_mut().into_iter().flatten() {
         if port["nodePort"].as_i64().unwrap_or(0) == 0
             && let Some(number) = known.get(&identity(port)).filter(|number| !asked.contains(number))
@@ -311,7 +318,9 @@ impl Allocator {
         let find = |from: u32, to: u32| {
             let count = to.checked_sub(from).filter(|count| *count > 0)?;
             let start = u32::from_le_bytes(random::bytes()) % count;
-            (0..count).map(|at| self.base + from + (start + at) % count).find(|a| !taken.addresses.contains(a))
+            (0..count)
+                .map(|at| self.base + from + (start + at) % count)
+                .find(|a| !taken.addresses.contains(a))
         };
         find(reserved, self.size - 1).or_else(|| find(1, reserved))
     }
@@ -326,7 +335,9 @@ impl Allocator {
     ) {
         if !wants_ports(service) || service["spec"]["allocateLoadBalancerNodePorts"] == false {
             // Ports that the Service had as another type; ones it was never given are validation's to refuse.
-            for port in service["spec"]["ports"].as_array_mut().into_iter().flatten().filter(|_| !had.is_empty()) {
+            for port in
+                service["spec"]["ports"].as_array_mut().into_iter().flatten().filter(|_| !had.is_empty())
+            {
                 if let Some(port) = port.as_object_mut() {
                     port.remove("nodePort");
                 }
@@ -371,7 +382,9 @@ impl Allocator {
                         reserved.ports.push(key);
                         port["nodePort"] = number.into();
                     }
-                    None => errors.push(Error::internal(&path, "failed to allocate a nodePort: range is full")),
+                    None => {
+                        errors.push(Error::internal(&path, "failed to allocate a nodePort: range is full"))
+                    }
                 },
             }
         }

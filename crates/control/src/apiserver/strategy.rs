@@ -37,7 +37,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         metadata.remove("generation");
     }
     match (resource.group, resource.plural) {
-        ("", "pods") => object["status"] = json!({"phase": "Pending", "qosClass": defaults::qos_class(object)}),
+        ("", "pods") => {
+            object["status"] = json!({"phase": "Pending", "qosClass": defaults::qos_class(object)})
+        }
         ("", "namespaces") => {
             object["status"] = json!({"phase": "Active"});
             let finalizers = &mut object["spec"]["finalizers"];

@@ -33,9 +33,17 @@ fn pod(name: &str) -> Value {
 }
 
 impl Server {
-    async fn ask_as(&self, user: Option<User>, method: &str, target: &str, media: &str, body: String) -> (StatusCode, http::HeaderMap, String) {
+    async fn ask_as(
+        &self,
+        user: Option<User>,
+        method: &str,
+        target: &str,
+        media: &str,
+        body: String,
+    ) -> (StatusCode, http::HeaderMap, String) {
         let body = http_body_util::Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
-        let request = Request::builder().method(method).uri(target).header("content-type", media).body(body).unwrap();
+        let request =
+            Request::builder().method(method).uri(target).header("content-type", media).body(body).unwrap();
         let response = self.0.clone().handle(request, user.map(Arc::new)).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -83,7 +91,9 @@ async fn a_new_object_is_given_what_the_server_gives() {
     let name = meta["name"].as_str().unwrap();
     assert!(name.starts_with("p-") && name.len() == 7, "{name}");
     assert_eq!(meta["uid"].as_str().unwrap().len(), 36);
-    assert!(meta["creationTimestamp"].as_str().unwrap().ends_with('Z') && meta["deletionTimestamp"].is_null());
+    assert!(
+        meta["creationTimestamp"].as_str().unwrap().ends_with('Z') && meta["deletionTimestamp"].is_null()
+    );
     assert_eq!((&meta["generation"], &new["status"]["phase"]), (&json!(1), &json!("Pending")));
     assert_eq!(new["spec"]["serviceAccountName"], "default");
     assert_eq!(new["spec"]["priority"], 0);
@@ -102,11 +112,31 @@ async fn creates_are_refused_in_upstreams_words() {
     let table = [
         (PODS, pod("a"), 409, r#"pods "a" already exists"#),
         (PODS, versioned, 500, "resourceVersion should not be set on objects to be created"),
-        (PODS, elsewhere, 400, "the namespace of the provided object does not match the namespace sent on the request"),
+        (
+            PODS,
+            elsewhere,
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
         ("/api/v1/namespaces/e/pods", pod("a"), 404, r#"namespaces "e" not found"#),
-        ("/api/v1/namespaces/d/configmaps", json!({"kind": "Pod", "apiVersion": "v1"}), 400, "cannot be handled as a ConfigMap"),
-        ("/api/v1/namespaces/d/configmaps?dryRun=x", json!({}), 422, "Unsupported value: \"x\": supported values: \"All\""),
-        ("/api/v1/namespaces/d/configmaps?fieldValidation=Strict", json!({"metadata": {"name": "c"}, "foo": 1}), 400, "unknown field \"foo\""),
+        (
+            "/api/v1/namespaces/d/configmaps",
+            json!({"kind": "Pod", "apiVersion": "v1"}),
+            400,
+            "cannot be handled as a ConfigMap",
+        ),
+        (
+            "/api/v1/namespaces/d/configmaps?dryRun=x",
+            json!({}),
+            422,
+            "Unsupported value: \"x\": supported values: \"All\"",
+        ),
+        (
+            "/api/v1/namespaces/d/configmaps?fieldValidation=Strict",
+            json!({"metadata": {"name": "c"}, "foo": 1}),
+            400,
+            "unknown field \"foo\"",
+        ),
         ("/api/v1/namespaces/d/configmaps", json!({}), 422, "name or generateName is required"),
         ("/api/v1/pods", pod("a"), 405, "does not allow this method"),
         ("/api/v1/gadgets", pod("a"), 404, "could not find the requested resource"),
@@ -130,8 +160,9 @@ async fn creates_are_refused_in_upstreams_words() {
 async fn unknown_fields_are_warned_of() {
     let server = furnished().await;
     let body = json!({"metadata": {"name": "c"}, "foo": 1}).to_string();
-    let (status, headers, text) =
-        server.ask_as(Some(User::admin()), "POST", "/api/v1/namespaces/d/configmaps", "application/json", body).await;
+    let (status, headers, text) = server
+        .ask_as(Some(User::admin()), "POST", "/api/v1/namespaces/d/configmaps", "application/json", body)
+        .await;
     assert_eq!(status, 201);
     assert_eq!(headers["warning"], r#"299 - "unknown field \"foo\"""#);
     assert!(!text.contains("foo"));
@@ -142,8 +173,18 @@ async fn a_dry_run_leaves_nothing() {
     let server = furnished().await;
     let before = server.0.store.revision();
     server.created(&format!("{PODS}?dryRun=All"), pod("a")).await;
-    server.created("/api/v1/namespaces/d/services?dryRun=All", json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}})).await;
-    server.created("/api/v1/namespaces/d/services", json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}})).await;
+    server
+        .created(
+            "/api/v1/namespaces/d/services?dryRun=All",
+            json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}}),
+        )
+        .await;
+    server
+        .created(
+            "/api/v1/namespaces/d/services",
+            json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}}),
+        )
+        .await;
     server.ask("PATCH", "/api/v1/namespaces/d?dryRun=All", json!({"metadata": {"labels": {"a": "b"}}})).await;
     server.ask("DELETE", "/api/v1/namespaces/d?dryRun=All", Value::Null).await;
     server.ask("DELETE", "/api/v1/namespaces/d/serviceaccounts?dryRun=All", Value::Null).await;
@@ -154,7 +195,9 @@ async fn a_dry_run_leaves_nothing() {
 async fn a_stale_writer_is_told_so() {
     let server = furnished().await;
     let target = "/api/v1/namespaces/d/configmaps/c";
-    let old = server.created("/api/v1/namespaces/d/configmaps", json!({"metadata": {"name": "c"}, "data": {"n": "1"}})).await;
+    let old = server
+        .created("/api/v1/namespaces/d/configmaps", json!({"metadata": {"name": "c"}, "data": {"n": "1"}}))
+        .await;
     let mut new = old.clone();
     new["data"]["n"] = "2".into();
     assert_eq!(server.ask("PUT", target, new.clone()).await.0, 200);
@@ -174,7 +217,9 @@ async fn a_stale_writer_is_told_so() {
     let wrong = json!({"metadata": {"name": "x"}});
     let answer = server.ask("PUT", target, wrong).await;
     assert_eq!(message(&answer), (400, "the name of the object (x) does not match the name on the URL (c)"));
-    let answer = server.ask("PUT", "/api/v1/namespaces/d/configmaps/none", json!({"metadata": {"name": "none"}})).await;
+    let answer = server
+        .ask("PUT", "/api/v1/namespaces/d/configmaps/none", json!({"metadata": {"name": "none"}}))
+        .await;
     assert_eq!(message(&answer), (404, r#"configmaps "none" not found"#));
 }
 
@@ -209,7 +254,8 @@ async fn spec_and_status_have_a_path_each() {
 
     let scale = server.get(&format!("{target}/w/scale")).await;
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(3), &json!("a=b")));
-    let (_, scale) = server.ask("PATCH", &format!("{target}/w/scale"), json!({"spec": {"replicas": 0}})).await;
+    let (_, scale) =
+        server.ask("PATCH", &format!("{target}/w/scale"), json!({"spec": {"replicas": 0}})).await;
     assert_eq!(scale["kind"], "Scale");
     assert_eq!(server.get(&format!("{target}/w")).await["spec"]["replicas"], 0);
     let mut stale = scale.clone();
@@ -228,7 +274,10 @@ async fn a_bound_pod_is_deleted_in_two_steps_and_a_pending_one_in_one() {
     let answer = server.ask("POST", &format!("{PODS}/a/binding"), binding).await;
     assert_eq!(
         message(&answer),
-        (409, "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"node-1\"")
+        (
+            409,
+            "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"node-1\""
+        )
     );
     let (_, dying) = server.ask("DELETE", &format!("{PODS}/a"), Value::Null).await;
     assert_eq!(dying["metadata"]["deletionGracePeriodSeconds"], 30);
@@ -268,7 +317,10 @@ async fn a_namespace_goes_when_it_is_finalized() {
     let answer = server.ask("POST", PODS, pod("a")).await;
     assert_eq!(
         message(&answer),
-        (403, r#"pods "a" is forbidden: unable to create new content in namespace d because it is being terminated"#)
+        (
+            403,
+            r#"pods "a" is forbidden: unable to create new content in namespace d because it is being terminated"#
+        )
     );
     assert_eq!(answer.1["details"]["causes"][0]["reason"], "NamespaceTerminating");
     let mut last = server.get("/api/v1/namespaces/d").await;
@@ -288,10 +340,18 @@ async fn lists_come_in_pages_of_one_moment() {
         server.created(target, json!({"metadata": {"name": name, "labels": {"l": name}}})).await;
     }
     let names = |list: &Value| -> Vec<String> {
-        list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|o| o["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
     };
     let first = server.get(&format!("{target}?limit=2")).await;
-    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a".into(), "b".into()], &json!(2)));
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["a".into(), "b".into()], &json!(2))
+    );
     server.created(target, json!({"metadata": {"name": "d"}})).await;
     server.ask("DELETE", &format!("{target}/e"), Value::Null).await;
     let token = first["metadata"]["continue"].as_str().unwrap().replace('=', "%3D").replace('+', "%2B");
@@ -304,9 +364,15 @@ async fn lists_come_in_pages_of_one_moment() {
     assert_eq!(names(&server.get(&format!("{target}?fieldSelector=metadata.name%3Db")).await), ["b"]);
     server.0.store.compact(server.0.store.revision());
     let answer = server.ask("GET", &format!("{target}?limit=2&continue={token}"), Value::Null).await;
-    assert!(answer.0 == 410 && message(&answer).1.starts_with("The provided continue parameter is too old"), "{answer:?}");
+    assert!(
+        answer.0 == 410 && message(&answer).1.starts_with("The provided continue parameter is too old"),
+        "{answer:?}"
+    );
     let answer = server.ask("GET", &format!("{target}?resourceVersion=999999"), Value::Null).await;
-    assert!(answer.0 == 504 && message(&answer).1.contains("Too large resource version: 999999"), "{answer:?}");
+    assert!(
+        answer.0 == 504 && message(&answer).1.contains("Too large resource version: 999999"),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
@@ -314,14 +380,21 @@ async fn a_watch_with_a_selector_tells_what_enters_and_leaves() {
     let server = furnished().await;
     let target = "/api/v1/namespaces/d/configmaps";
     let from = server.created(target, json!({"metadata": {"name": "a"}})).await;
-    for label in [json!({"l": "1"}), json!({"l": "1", "m": "2"}), json!({"l": "2", "m": "2"}), json!({"l": "1"})] {
-        let (code, _) = server.ask("PATCH", &format!("{target}/a"), json!({"metadata": {"labels": label}})).await;
+    for label in
+        [json!({"l": "1"}), json!({"l": "1", "m": "2"}), json!({"l": "2", "m": "2"}), json!({"l": "1"})]
+    {
+        let (code, _) =
+            server.ask("PATCH", &format!("{target}/a"), json!({"metadata": {"labels": label}})).await;
         assert_eq!(code, 200);
     }
     server.ask("DELETE", &format!("{target}/a"), Value::Null).await;
     let since = from["metadata"]["resourceVersion"].as_str().unwrap();
-    let words = |lines: &[Value]| -> Vec<String> { lines.iter().map(|l| l["type"].as_str().unwrap().to_owned()).collect() };
-    let lines = server.watch(&format!("{target}?watch=1&timeoutSeconds=1&labelSelector=l%3D1&resourceVersion={since}")).await;
+    let words = |lines: &[Value]| -> Vec<String> {
+        lines.iter().map(|l| l["type"].as_str().unwrap().to_owned()).collect()
+    };
+    let lines = server
+        .watch(&format!("{target}?watch=1&timeoutSeconds=1&labelSelector=l%3D1&resourceVersion={since}"))
+        .await;
     assert_eq!(words(&lines), ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]);
     let revisions: Vec<u64> = lines
         .iter()
@@ -337,12 +410,16 @@ async fn a_watch_list_ends_its_first_part_with_a_bookmark() {
     let initial = "watch=1&timeoutSeconds=1&sendInitialEvents=true&allowWatchBookmarks=true";
     let answer = server.ask("GET", &format!("/api/v1/namespaces?{initial}"), Value::Null).await;
     assert_eq!(answer.0, 422, "{answer:?}");
-    let lines = server.watch(&format!("/api/v1/namespaces?{initial}&resourceVersionMatch=NotOlderThan")).await;
+    let lines =
+        server.watch(&format!("/api/v1/namespaces?{initial}&resourceVersionMatch=NotOlderThan")).await;
     assert_eq!((&lines[0]["type"], &lines[1]["type"]), (&json!("ADDED"), &json!("BOOKMARK")));
     assert_eq!(lines[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     server.0.store.compact(server.0.store.revision());
     let lines = server.watch("/api/v1/namespaces?watch=1&resourceVersion=1&timeoutSeconds=1").await;
-    assert_eq!((lines.len(), &lines[0]["type"], &lines[0]["object"]["code"]), (1, &json!("ERROR"), &json!(410)));
+    assert_eq!(
+        (lines.len(), &lines[0]["type"], &lines[0]["object"]["code"]),
+        (1, &json!("ERROR"), &json!(410))
+    );
     assert_eq!(lines[0]["object"]["reason"], "Expired");
 }
 
@@ -351,7 +428,12 @@ async fn a_collection_is_deleted_by_selector() {
     let server = furnished().await;
     let target = "/api/v1/namespaces/d/configmaps";
     for n in 0..50 {
-        server.created(target, json!({"metadata": {"name": format!("c{n}"), "labels": {"odd": (n % 2).to_string()}}})).await;
+        server
+            .created(
+                target,
+                json!({"metadata": {"name": format!("c{n}"), "labels": {"odd": (n % 2).to_string()}}}),
+            )
+            .await;
     }
     let (code, list) = server.ask("DELETE", &format!("{target}?labelSelector=odd%3D1"), Value::Null).await;
     assert_eq!((code, list["items"].as_array().unwrap().len()), (200, 25));
@@ -380,8 +462,9 @@ async fn nodes_are_held_to_their_own() {
     }
     for (name, want) in [("node-1", 201), ("node-2", 403)] {
         let node = json!({"metadata": {"name": name}, "status": {"nodeInfo": {}}}).to_string();
-        let (got, _, text) =
-            server.ask_as(Some(User::node("node-1")), "POST", "/api/v1/nodes", "application/json", node).await;
+        let (got, _, text) = server
+            .ask_as(Some(User::node("node-1")), "POST", "/api/v1/nodes", "application/json", node)
+            .await;
         assert_eq!(got, want, "{name}: {text}");
     }
     let (got, _, _) = server.ask_as(None, "GET", PODS, "", String::new()).await;
@@ -397,10 +480,14 @@ async fn events_are_one_set_in_two_shapes() {
         "reason": "R", "message": "m", "type": "Normal", "count": 3});
     server.created("/api/v1/namespaces/d/events", core).await;
     let new = server.get("/apis/events.k8s.io/v1/namespaces/d/events/e").await;
-    assert_eq!((&new["apiVersion"], &new["note"], &new["deprecatedCount"]), (&json!("events.k8s.io/v1"), &json!("m"), &json!(3)));
+    assert_eq!(
+        (&new["apiVersion"], &new["note"], &new["deprecatedCount"]),
+        (&json!("events.k8s.io/v1"), &json!("m"), &json!(3))
+    );
     let list = server.get("/apis/events.k8s.io/v1/events?fieldSelector=regarding.name%3Da").await;
     assert_eq!(list["items"][0]["regarding"]["name"], "a");
-    let list = server.get("/api/v1/namespaces/d/events?fieldSelector=involvedObject.name%3Da,reason%3DR").await;
+    let list =
+        server.get("/api/v1/namespaces/d/events?fieldSelector=involvedObject.name%3Da,reason%3DR").await;
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
 }
 
@@ -408,11 +495,16 @@ async fn events_are_one_set_in_two_shapes() {
 async fn kube_speaks_to_it_within_the_process() {
     use futures::{StreamExt, TryStreamExt};
     use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-    use kube::{Api, api::{DeleteParams, ListParams, Patch, PatchParams, PostParams}, runtime::watcher};
+    use kube::{
+        Api,
+        api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+        runtime::watcher,
+    };
     let server = furnished().await;
     let client = server.0.client(User::component("system:test"));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "d");
-    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "c"}, "data": {"k": "v"}})).unwrap();
+    let map: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "c"}, "data": {"k": "v"}})).unwrap();
     maps.create(&PostParams::default(), &map).await.unwrap();
     let mut events = std::pin::pin!(watcher(maps.clone(), watcher::Config::default().streaming_lists()));
     let mut seen = Vec::new();
@@ -421,7 +513,9 @@ async fn kube_speaks_to_it_within_the_process() {
     }
     assert!(matches!(&seen[2], watcher::Event::InitDone), "{seen:?}");
     maps.patch("c", &PatchParams::default(), &Patch::Merge(json!({"data": {"k": "w"}}))).await.unwrap();
-    assert!(matches!(events.next().await, Some(Ok(watcher::Event::Apply(map))) if map.data.as_ref().unwrap()["k"] == "w"));
+    assert!(
+        matches!(events.next().await, Some(Ok(watcher::Event::Apply(map))) if map.data.as_ref().unwrap()["k"] == "w")
+    );
     assert_eq!(maps.list(&ListParams::default()).await.unwrap().items.len(), 1);
     maps.delete("c", &DeleteParams::default()).await.unwrap();
     assert!(matches!(events.next().await, Some(Ok(watcher::Event::Delete(_)))));
@@ -433,10 +527,16 @@ async fn kube_speaks_to_it_within_the_process() {
 async fn a_table_has_a_row_for_each() {
     let server = furnished().await;
     server.created(PODS, pod("a")).await;
-    let body = http_body_util::Full::default().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync();
-    let request = Request::get(PODS).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io").body(body).unwrap();
+    let body = http_body_util::Full::default()
+        .map_err(|never: std::convert::Infallible| match never {})
+        .boxed_unsync();
+    let request = Request::get(PODS)
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(body)
+        .unwrap();
     let response = server.0.clone().handle(request, Some(Arc::new(User::admin()))).await;
-    let table: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let table: Value =
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
     assert_eq!(table["rows"][0]["cells"][0], "a");
     assert!(table["metadata"]["resourceVersion"].is_string());

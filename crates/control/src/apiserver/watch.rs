@@ -33,7 +33,9 @@ const SHORTEST: u64 = 1800;
 /// Where a watch begins.
 enum Start {
     /// With everything that is there, as if it had just been added; then, if asked, a bookmark that says so.
-    Everything { announce_end: bool },
+    Everything {
+        announce_end: bool,
+    },
     After(u64),
     Now,
 }
@@ -94,7 +96,9 @@ pub fn answer(server: &Arc<ApiServer>, route: &Route, context: &Context) -> Resu
         bookmarks,
         next_bookmark: now + BOOKMARKS,
         // A client's number, which may be past all time.
-        deadline: now.checked_add(Duration::from_secs(seconds)).unwrap_or(now + Duration::from_secs(SHORTEST)),
+        deadline: now
+            .checked_add(Duration::from_secs(seconds))
+            .unwrap_or(now + Duration::from_secs(SHORTEST)),
         sent: 0,
         over: false,
     };
@@ -137,7 +141,9 @@ impl Lines {
                 let previous = event.previous.as_ref()?;
                 Some(self.line(Change::Deleted, &Arc::new(previous.at_revision(event.revision))))
             }
-            (false, true) if event.change == Change::Modified => Some(self.line(Change::Added, &event.object)),
+            (false, true) if event.change == Change::Modified => {
+                Some(self.line(Change::Added, &event.object))
+            }
             _ => Some(self.shared(event)),
         }
     }

@@ -62,7 +62,12 @@ const NAMES: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Decodes a body of the route's kind, in the form it is stored in.
-pub fn decode_body(route: &Route, context: &mut Context, media: &str, body: &[u8]) -> Result<Value, ApiError> {
+pub fn decode_body(
+    route: &Route,
+    context: &mut Context,
+    media: &str,
+    body: &[u8],
+) -> Result<Value, ApiError> {
     let kind = route.subresource.map_or(route.resource.group_version_kind(), |sub| sub.kind);
     let api_version = if kind.group.is_empty() {
         kind.version.to_owned()
@@ -180,15 +185,20 @@ impl ApiServer {
             return Err(ApiError::new(500, api::error::Reason::Unknown, why));
         }
         let meta = metadata(&mut object);
-        for field in
-            ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
-        {
+        for field in [
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "managedFields",
+        ] {
             meta.remove(field);
         }
         meta.insert("uid".into(), random::uuid().into());
         meta.insert("creationTimestamp".into(), respond::timestamp(jiff::Timestamp::now()).into());
         let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let generates = meta.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() && !prefix.is_empty();
+        let generates =
+            meta.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() && !prefix.is_empty();
 
         let mut tries = 0;
         loop {
@@ -238,7 +248,10 @@ impl ApiServer {
         // Validation refuses such a name; a key must hold even where a kind's validation does not look.
         if name.is_empty() || name.contains('/') {
             let mut errors = ErrorList::new();
-            errors.push(Error::required(&Path::new("metadata").child("name"), "name or generateName is required"));
+            errors.push(Error::required(
+                &Path::new("metadata").child("name"),
+                "name or generateName is required",
+            ));
             return Err(ApiError::invalid(resource.group, resource.kind, &name, &errors));
         }
 
@@ -264,10 +277,12 @@ impl ApiServer {
     /// Waits a moment for objects that admission wants and another part is about to make.
     async fn wait_for_what_is_awaited(&self, route: &Route, context: &Context, object: &Value) {
         let request = self.admission_request(Operation::Create, route, context, "", None);
-        let keys: Vec<String> = self.admission.iter().filter_map(|plugin| plugin.awaits(&request, object)).collect();
+        let keys: Vec<String> =
+            self.admission.iter().filter_map(|plugin| plugin.awaits(&request, object)).collect();
         for key in keys {
             // Nothing will come into a namespace that is not there.
-            if self.store.get(&key).is_some() || self.store.get(&format!("/namespaces/{}", route.namespace)).is_none()
+            if self.store.get(&key).is_some()
+                || self.store.get(&format!("/namespaces/{}", route.namespace)).is_none()
             {
                 continue;
             }
@@ -298,8 +313,8 @@ impl ApiServer {
                 Step::Put(value) if dry_run => return Ok(Done::Put(Outcome::Value(value))),
                 Step::Remove(last) if dry_run => return Ok(Done::Removed(last)),
                 Step::Put(mut value) => {
-                    let encoded =
-                        Encoded::new(&mut value).with_attributes(select::attributes(stored(resource), &value));
+                    let encoded = Encoded::new(&mut value)
+                        .with_attributes(select::attributes(stored(resource), &value));
                     (Action::Put(encoded), None)
                 }
                 Step::Remove(last) => (Action::Delete, Some(last)),
@@ -365,7 +380,8 @@ impl ApiServer {
                 settle_namespace(route, &mut new)?;
                 self.settle_metadata(&mut new, old);
                 defaults::apply(resource, &mut new);
-                let request = self.admission_request(Operation::Update, route, context, &route.name, Some(old));
+                let request =
+                    self.admission_request(Operation::Update, route, context, &route.name, Some(old));
                 admission::mutate(&self.admission, &request, &mut new)?;
                 strategy::prepare_update(resource, route.subresource_name(), &mut new, old);
                 services::carry_over(resource, &mut new, old);
@@ -385,7 +401,11 @@ impl ApiServer {
                 if new == *old {
                     return Ok(Step::Keep);
                 }
-                Ok(if super::delete::is_finished(resource, &new) { Step::Remove(new) } else { Step::Put(new) })
+                Ok(if super::delete::is_finished(resource, &new) {
+                    Step::Remove(new)
+                } else {
+                    Step::Put(new)
+                })
             })
             .await;
         context.warnings.append(&mut warnings);
@@ -420,7 +440,9 @@ impl ApiServer {
             ApiError::invalid(resource.group, resource.kind, &route.name, &errors)
         };
         match text(new, "/metadata/resourceVersion") {
-            "" if strategy::needs_revision(resource) => Err(invalid(0.into(), "must be specified for an update")),
+            "" if strategy::needs_revision(resource) => {
+                Err(invalid(0.into(), "must be specified for an update"))
+            }
             "" => Ok(()),
             given => match given.parse::<u64>() {
                 Ok(revision) if revision == current.revision => Ok(()),

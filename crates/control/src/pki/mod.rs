@@ -14,8 +14,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, string::Ia5String,
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -68,12 +68,16 @@ impl Pki {
         let key = KeyPair::from_pem(&key_pem)?;
         let parameters = authority_parameters()?;
         let make = || Ok(parameters.self_signed(&key)?.pem());
-        let (authority, authority_is_new) =
-            if key_is_new { (replace(&path("ca.crt"), make()?)?, true) } else { keep(&path("ca.crt"), make)? };
+        let (authority, authority_is_new) = if key_is_new {
+            (replace(&path("ca.crt"), make()?)?, true)
+        } else {
+            keep(&path("ca.crt"), make)?
+        };
         let authority_der = der_of(&path("ca.crt"), &authority)?;
         let issuer = Issuer::new(parameters, key);
 
-        let (client_key, client_key_is_new) = keep(&path("admin.key"), || Ok(KeyPair::generate()?.serialize_pem()))?;
+        let (client_key, client_key_is_new) =
+            keep(&path("admin.key"), || Ok(KeyPair::generate()?.serialize_pem()))?;
         let make = || {
             let mut name = DistinguishedName::new();
             name.push(DnType::OrganizationName, "system:masters");
@@ -204,7 +208,8 @@ fn keep(path: &Path, make: impl FnOnce() -> Result<String, PkiError>) -> Result<
 fn replace(path: &Path, text: String) -> Result<String, PkiError> {
     let draft = path.with_extension("new");
     let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, path)
@@ -257,7 +262,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::open(dir.path()).unwrap();
         let der = CertificateDer::from_pem_slice(pki.client_certificate.as_bytes()).unwrap();
-        let want = Subject { common_name: ADMINISTRATOR.into(), organizations: vec!["system:masters".into()] };
+        let want =
+            Subject { common_name: ADMINISTRATOR.into(), organizations: vec!["system:masters".into()] };
         assert_eq!(subject(&der), Some(want));
         assert_eq!(subject(b"nonsense"), None);
     }

@@ -24,11 +24,12 @@ pub fn subject(der: &[u8]) -> Option<Subject> {
     let mut common_name = None;
     let mut organizations = Vec::new();
     for attribute in certificate.tbs_certificate.subject.0.iter().flat_map(|set| set.0.iter()) {
-        let text = attribute
-            .value
-            .decode_as::<Utf8StringRef<'_>>()
-            .map(|text| text.as_str().to_owned())
-            .or_else(|_| attribute.value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().to_owned()));
+        let text =
+            attribute.value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned()).or_else(
+                |_| {
+                    attribute.value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().to_owned())
+                },
+            );
         match (attribute.oid, text) {
             (COMMON_NAME, Ok(text)) => common_name = Some(text),
             (ORGANIZATION, Ok(text)) => organizations.push(text),

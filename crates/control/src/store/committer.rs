@@ -89,7 +89,9 @@ fn decide(shared: &Shared, batch: Vec<Pending>) -> Vec<Decided> {
         }
         revision += 1;
         let (change, object) = match (write.action, &current) {
-            (Action::Put(encoded), None) => (Change::Added, encoded.commit(write.key.clone(), Change::Added, revision)),
+            (Action::Put(encoded), None) => {
+                (Change::Added, encoded.commit(write.key.clone(), Change::Added, revision))
+            }
             (Action::Put(encoded), Some(_)) => {
                 (Change::Modified, encoded.commit(write.key.clone(), Change::Modified, revision))
             }

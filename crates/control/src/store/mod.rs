@@ -144,7 +144,11 @@ impl State {
         objects.into_values().collect()
     }
 
-    fn subscribe(&mut self, prefix: &str, past: impl Into<std::collections::VecDeque<Arc<Event>>>) -> Watcher {
+    fn subscribe(
+        &mut self,
+        prefix: &str,
+        past: impl Into<std::collections::VecDeque<Arc<Event>>>,
+    ) -> Watcher {
         let (sender, queue) = mpsc::channel(QUEUE);
         let subscribers = self.subscribers.entry(watch::resource(prefix).to_owned()).or_default();
         subscribers.retain(|subscriber| !subscriber.queue.is_closed());
@@ -171,7 +175,7 @@ impl Store {
         let mut objects = BTreeMap::new();
         let mut revision = loaded.revision.max(1);
         for (key, record) in loaded.records {
-            let object = Object::from_record(&key, &record).ok_or_else(|| EngineError::Damaged(key))?;
+            let object = Object::from_record(&key, &record).ok_or(EngineError::Damaged(key))?;
             revision = revision.max(object.revision);
             objects.insert(object.key.clone(), Arc::new(object));
         }
@@ -229,8 +233,12 @@ impl Store {
         if from < oldest {
             return Err(ReadError::Expired { requested: from, oldest });
         }
-        let past: Vec<_> =
-            state.history.after(from).filter(|event| watch::covers(prefix, &event.object.key)).cloned().collect();
+        let past: Vec<_> = state
+            .history
+            .after(from)
+            .filter(|event| watch::covers(prefix, &event.object.key))
+            .cloned()
+            .collect();
         Ok(state.subscribe(prefix, past))
     }
 

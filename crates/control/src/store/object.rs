@@ -116,7 +116,8 @@ fn splice(
 ) -> Object {
     let start = change.line_start();
     let digits = revision.to_string();
-    let mut line = Vec::with_capacity(start.len() + before.len() + digits.len() + after.len() + LINE_END.len());
+    let mut line =
+        Vec::with_capacity(start.len() + before.len() + digits.len() + after.len() + LINE_END.len());
     for part in [start, before, digits.as_bytes(), after, LINE_END] {
         line.extend_from_slice(part);
     }
@@ -177,7 +178,8 @@ mod tests {
 
     #[test]
     fn the_revision_is_spliced_into_the_bytes() {
-        let mut value = json!({"metadata": {"name": "a", "annotations": {"resourceVersion": "7"}}, "data": {"x": "}\n"}});
+        let mut value =
+            json!({"metadata": {"name": "a", "annotations": {"resourceVersion": "7"}}, "data": {"x": "}\n"}});
         let added = Encoded::new(&mut value).commit("/k/a".into(), Change::Added, 9);
         assert_eq!(added.value()["metadata"]["resourceVersion"], "9");
         assert_eq!(added.value()["metadata"]["annotations"]["resourceVersion"], "7");

@@ -38,7 +38,8 @@ async fn a_write_that_expects_something_else_is_a_conflict() {
     let Err(WriteError::Conflict(Some(current))) = store.write(stale).await else { panic!("no conflict") };
     assert_eq!(current.value()["n"], 3);
     delete(&store, &current).await;
-    let gone = Write { key: a.key.clone(), expect: Expect::Revision(current.revision), action: Action::Delete };
+    let gone =
+        Write { key: a.key.clone(), expect: Expect::Revision(current.revision), action: Action::Delete };
     assert!(matches!(store.write(gone).await, Err(WriteError::Conflict(None))));
 }
 
@@ -87,7 +88,11 @@ async fn a_watch_tells_what_happened_since_its_revision_in_order() {
     for _ in 0..3 {
         let event = watcher.next().await.unwrap();
         let line: Value = serde_json::from_slice(&event.object.line()).unwrap();
-        seen.push((line["type"].as_str().unwrap().to_owned(), line["object"]["n"].as_u64().unwrap(), event.revision));
+        seen.push((
+            line["type"].as_str().unwrap().to_owned(),
+            line["object"]["n"].as_u64().unwrap(),
+            event.revision,
+        ));
     }
     let words: Vec<_> = seen.iter().map(|(word, n, _)| (word.as_str(), *n)).collect();
     assert_eq!(words, [("ADDED", 1), ("MODIFIED", 2), ("DELETED", 2)]);

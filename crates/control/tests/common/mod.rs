@@ -21,19 +21,18 @@ impl Control {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::create_dir_all(path("run/nodes/node-1")).unwrap();
-        let kubeconfig: File = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path("kubeconfig"))
-            .unwrap();
+        let kubeconfig: File =
+            fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path("kubeconfig")).unwrap();
         let config = control::Config {
             data_dir: path("control"),
             run_dir: path("run"),
             kubeconfig,
             tls: TcpListener::bind("127.0.0.1:0").unwrap(),
             admin: UnixListener::bind(path("run/control.sock")).unwrap(),
-            nodes: vec![("node-1".into(), UnixListener::bind(path("run/nodes/node-1/control.sock")).unwrap())],
+            nodes: vec![(
+                "node-1".into(),
+                UnixListener::bind(path("run/nodes/node-1/control.sock")).unwrap(),
+            )],
             service_cidr: "10.96.0.0/16".into(),
             cluster_id: "c0ffee".into(),
         };
@@ -87,7 +86,11 @@ impl Control {
     pub fn refused(&self, line: &str) -> String {
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let out = self.kubectl(&arguments);
-        assert!(!out.status.success(), "kubectl {line} was not refused: {}", String::from_utf8_lossy(&out.stdout));
+        assert!(
+            !out.status.success(),
+            "kubectl {line} was not refused: {}",
+            String::from_utf8_lossy(&out.stdout)
+        );
         String::from_utf8_lossy(&out.stderr).into_owned()
     }
 
@@ -95,7 +98,8 @@ impl Control {
     pub fn feed(&self, line: &str, input: &str) -> Result<String, String> {
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let out = self.kubectl_with(&arguments, input, &[]);
-        let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         if out.status.success() { Ok(text) } else { Err(text) }
     }
 
@@ -117,7 +121,11 @@ impl Control {
     pub fn curl(&self, arguments: &[&str]) -> serde_json::Value {
         let out = self.curl_admin(arguments);
         serde_json::from_slice(&out.stdout).unwrap_or_else(|error| {
-            panic!("{arguments:?}: {error}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+            panic!(
+                "{arguments:?}: {error}: {}{}",
+                String::from_utf8_lossy(&out.stdout),
+                String::from_utf8_lossy(&out.stderr)
+            )
         })
     }
 }
@@ -132,7 +140,8 @@ impl Drop for Control {
 
 /// Whether a program is there; says on the terminal that the test is skipped where it is not.
 pub fn has(program: &str, test: &str) -> bool {
-    let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success();
+    let there =
+        Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success();
     if !there {
         skipped(test, &format!("{program} is not installed"));
     }
