@@ -1,6 +1,8 @@
 //! `apply`: objects become what the manifests say, as `kubectl apply` on the client side does it: the manifest is kept in
 //! an annotation, and the next one changes only what the two manifests differ in.
 
+use std::io::Write;
+
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use kube::Client;
@@ -44,10 +46,11 @@ pub enum DryRun {
 
 /// Returns the exit code. One manifest that fails does not keep the others from being applied.
 pub async fn apply(client: Client, args: ApplyArgs) -> Result<i32> {
-    report(run(client, &args).await)
+    report(run(client, &args, &mut std::io::stdout()).await)
 }
 
-async fn run(client: Client, args: &ApplyArgs) -> Result<i32> {
+/// Writes what standard output gets to `out`.
+pub(super) async fn run(client: Client, args: &ApplyArgs, out: &mut impl Write) -> Result<i32> {
     let manifests = manifests::read_all(&args.filename, args.recursive)?;
     if manifests.is_empty() {
         bail!("error: no objects passed to apply");
@@ -56,7 +59,7 @@ async fn run(client: Client, args: &ApplyArgs) -> Result<i32> {
     let mut code = 0;
     for manifest in &manifests {
         match one(&remote, args, manifest).await {
-            Ok(line) => println!("{line}"),
+            Ok(line) => writeln!(out, "{line}")?,
             Err(error) => {
                 eprintln!("{error:#}");
                 code = 1;

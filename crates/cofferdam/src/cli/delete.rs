@@ -1,5 +1,6 @@
 //! `delete`: objects by name, by label or by manifest, waiting until they are gone.
 
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -62,7 +63,7 @@ pub struct DeleteArgs {
 
 /// Returns the exit code.
 pub async fn delete(client: Client, args: DeleteArgs) -> Result<i32> {
-    report(run(client, &args).await)
+    report(run(client, &args, &mut std::io::stdout()).await)
 }
 
 /// One object that is to go.
@@ -74,7 +75,8 @@ struct Doomed<'a> {
     source: Option<String>,
 }
 
-async fn run(client: Client, args: &DeleteArgs) -> Result<i32> {
+/// Writes what standard output gets to `out`.
+pub(super) async fn run(client: Client, args: &DeleteArgs, out: &mut impl Write) -> Result<i32> {
     let grace = grace(args)?;
     if args.all && args.selector.is_some() {
         bail!("error: setting 'all' parameter but found a non empty selector. ");
@@ -102,7 +104,7 @@ async fn run(client: Client, args: &DeleteArgs) -> Result<i32> {
         match one(&remote, args, grace, &object).await {
             Ok(uid) => {
                 let how = if args.force { "force deleted" } else { "deleted" };
-                println!("{} {:?} {how}", object.resource.prefix(), object.name);
+                writeln!(out, "{} {:?} {how}", object.resource.prefix(), object.name)?;
                 object.uid = uid;
                 going.push(object);
             }

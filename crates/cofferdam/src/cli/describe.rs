@@ -2,6 +2,7 @@
 //! printed field by field, as kubectl prints kinds it does not know, and the events come last.
 
 use std::fmt::Write as _;
+use std::io::Write;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -39,10 +40,11 @@ pub struct DescribeArgs {
 
 /// Returns the exit code.
 pub async fn describe(client: Client, args: DescribeArgs) -> Result<i32> {
-    report(run(client, &args).await)
+    report(run(client, &args, &mut std::io::stdout()).await)
 }
 
-async fn run(client: Client, args: &DescribeArgs) -> Result<i32> {
+/// Writes what standard output gets to `out`.
+pub(super) async fn run(client: Client, args: &DescribeArgs, out: &mut impl Write) -> Result<i32> {
     let remote = Remote::discover(client).await?;
     let mut found: Vec<(&Resource, Value)> = Vec::new();
     for manifest in manifests::read_all(&args.filename, false)? {
@@ -69,10 +71,10 @@ async fn run(client: Client, args: &DescribeArgs) -> Result<i32> {
     }
     for (i, (resource, object)) in found.iter().enumerate() {
         if i > 0 {
-            print!("\n\n");
+            write!(out, "\n\n")?;
         }
         let events = if args.show_events { events(&remote, object).await? } else { Vec::new() };
-        print!("{}", page(resource, object, args.show_events.then_some(&events)));
+        write!(out, "{}", page(resource, object, args.show_events.then_some(&events)))?;
     }
     Ok(0)
 }

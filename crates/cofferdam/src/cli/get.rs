@@ -67,10 +67,11 @@ pub enum Output {
 
 /// Returns the exit code.
 pub async fn get(client: Client, args: GetArgs) -> Result<i32> {
-    report(run(client, &args).await)
+    report(run(client, &args, &mut std::io::stdout()).await)
 }
 
-async fn run(client: Client, args: &GetArgs) -> Result<i32> {
+/// Writes what standard output gets to `out`.
+pub(super) async fn run(client: Client, args: &GetArgs, out: &mut impl Write) -> Result<i32> {
     let remote = Remote::discover(client).await?;
     let mut targets: Vec<(&Resource, Option<String>, Option<String>)> = Vec::new();
     for manifest in manifests::read_all(&args.filename, false)? {
@@ -87,8 +88,8 @@ async fn run(client: Client, args: &GetArgs) -> Result<i32> {
         bail!("error: you may only specify a single resource type");
     }
     match args.output {
-        None | Some(Output::Wide) => tables(&remote, args, &targets).await,
-        Some(output) => objects(&remote, args, &targets, output).await,
+        None | Some(Output::Wide) => tables(&remote, args, &targets, out).await,
+        Some(output) => objects(&remote, args, &targets, output, out).await,
     }
 }
 
@@ -140,6 +141,7 @@ async fn tables(
     remote: &Remote,
     args: &GetArgs,
     targets: &[(&Resource, Option<String>, Option<String>)],
+    out: &mut impl Write,
 ) -> Result<i32> {
     // Names of one resource make one table.
     let mut tables: Vec<(&Resource, Value)> = Vec::new();
@@ -166,15 +168,13 @@ async fn tables(
     let many = tables.len() > 1;
     for (i, (resource, table)) in tables.iter().enumerate() {
         let mut printer = Printer::new(table, args, many.then_some(*resource));
-        let mut out = std::io::stdout().lock();
         if i > 0 {
             writeln!(out)?;
         }
-        printer.print(&mut out, table)?;
+        printer.print(out, table)?;
         out.flush()?;
-        drop(out);
         if args.watch {
-            return watch(remote, args, &targets[0], table, Some(printer)).await;
+            return watch(remote, args, &targets[0], table, Some(printer), out).await;
         }
     }
     for error in &errors {
@@ -198,6 +198,7 @@ async fn watch(
     target: &(&Resource, Option<String>, Option<String>),
     list: &Value,
     mut printer: Option<Printer>,
+    out: &mut impl Write,
 ) -> Result<i32> {
     let (path, mut query) = address(remote, args, target);
     let mut from = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("").to_owned();
@@ -227,10 +228,9 @@ async fn watch(
             {
                 from = version.to_owned();
             }
-            let mut out = std::io::stdout().lock();
             match &mut printer {
-                Some(printer) => printer.print(&mut out, &object)?,
-                None => write_object(&mut out, args, target.0, object)?,
+                Some(printer) => printer.print(out, &object)?,
+                None => write_object(out, args, target.0, object)?,
             }
             out.flush()?;
         }
@@ -252,6 +252,7 @@ async fn objects(
     args: &GetArgs,
     targets: &[(&Resource, Option<String>, Option<String>)],
     output: Output,
+    out: &mut impl Write,
 ) -> Result<i32> {
     let mut found: Vec<(&Resource, Value)> = Vec::new();
     let single = targets.len() == 1 && targets[0].1.is_some();
@@ -267,13 +268,11 @@ async fn objects(
     for (resource, object) in &mut found {
         complete(object, resource, args);
     }
-    let mut out = std::io::stdout().lock();
     if args.watch {
         for (resource, object) in found {
-            write_object(&mut out, args, resource, object)?;
+            write_object(out, args, resource, object)?;
         }
-        drop(out);
-        return watch(remote, args, &targets[0], &list_for_watch.unwrap_or(Value::Null), None).await;
+        return watch(remote, args, &targets[0], &list_for_watch.unwrap_or(Value::Null), None, out).await;
     }
     if output == Output::Name {
         for (resource, object) in &found {

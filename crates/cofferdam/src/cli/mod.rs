@@ -16,6 +16,8 @@ mod remote;
 mod status;
 mod table;
 mod terminal;
+#[cfg(test)]
+mod tests;
 mod three_way;
 mod yaml;
 
