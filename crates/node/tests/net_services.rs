@@ -106,3 +106,29 @@ fn services_spread_connections_over_their_endpoints() {
     apply(Vec::new());
     assert!(!cluster.nodes[0].nft(&["list", "ruleset"]).contains("service-"));
 }
+
+#[test]
+fn services_go_on_while_an_agent_restarts() {
+    needs_root!("services_go_on_while_an_agent_restarts");
+    let mut cluster = Cluster::new(1);
+    let a = cluster.pod(0, pod("foo", "a", &[]));
+    let client = cluster.pod(0, pod("foo", "client", &[]));
+    a.netns.echo(&[8080], &[]).unwrap();
+    cluster.nodes[0].net.set_services(services(&[a.at(8080)], &[])).unwrap();
+    let service = SocketAddrV4::new(CLUSTER_IP, 80);
+    let Node { netns, addresses, net, events } = cluster.nodes.remove(0);
+    drop((net, events));
+    let (net, _events) = start(&netns, &addresses);
+    for pod in [&a, &client] {
+        assert_eq!(net.adopt(pod.net.clone()).unwrap(), Some(pod.ip));
+    }
+    net.adopted().unwrap();
+    net.apply(Vec::new()).unwrap();
+    assert!(client.netns.connects(service), "the new agent does not know of Services yet");
+    net.set_services(services(&[a.at(8080)], &[])).unwrap();
+    assert!(client.netns.connects(service));
+    net.set_services(Vec::new()).unwrap();
+    let refused = client.netns.connect(service, PATIENCE).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(net.verify().unwrap(), [""; 0]);
+}

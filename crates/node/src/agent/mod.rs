@@ -27,7 +27,7 @@ pub use self::context::Config;
 use self::context::Context;
 use crate::{
     images::{ImageStore, StoreError},
-    net::{Ipv4Net, NetError, NetEvent, NodeNet, NodeNetConfig},
+    net::{self, Ipv4Net, NetError, NetEvent, NodeNet, NodeNetConfig},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +94,11 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         vec![0, config.control_uid],
         Arc::new(backend::Containers(ctx.clone())),
     );
+    let (reporter, node) = (ctx.recorder.clone(), config.node.clone());
+    tokio::spawn(net::follow_services(ctx.client.clone(), ctx.net.clone(), node.clone(), move |error| {
+        let message = format!("the node's packet filter could not be programmed with Services: {error}");
+        reporter.node(&node, events::Kind::Warning, "PacketFilterFailed", &message);
+    }));
     let mut cluster = watch::Cluster::new(ctx.clone());
     // Policies and pods are known before the node says that it is Ready, so that no pod starts unguarded.
     cluster.first_lists().await?;

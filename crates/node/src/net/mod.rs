@@ -8,6 +8,7 @@
 
 mod exprs;
 pub mod fabric;
+mod follow;
 mod listener;
 mod machine;
 mod node_net;
@@ -17,6 +18,7 @@ pub mod services;
 mod state;
 mod table;
 
+pub use follow::follow as follow_services;
 pub use node_net::NodeNet;
 pub use pods::{HostPort, NamedPort, NetError, NetEvent, NodeNetConfig, PodNet, Protocol};
 pub use services::ServicePort;

@@ -75,7 +75,7 @@ impl NodeNet {
             leaving: BTreeMap::new(),
             survivors,
             routes: Vec::new(),
-            services: Vec::new(),
+            services: None,
             uplink,
             adopted: false,
             synced: false,
@@ -224,16 +224,18 @@ impl NodeNet {
 
     /// The cluster's Services (see [`super::services::from_api`]). Replaces the earlier list. New connections go by it at
     /// once; established ones stay with their endpoint, but for UDP's whose endpoint is gone.
-    /// After a restart: before the first [`NodeNet::apply`], or Services do not answer in between.
     pub fn set_services(&self, services: Vec<ServicePort>) -> Result<(), NetError> {
         let mut state = self.shared.lock();
-        if state.services == services {
+        let Some(known) = state.services.replace(services.clone()) else {
+            // An earlier agent may have written others: the first list goes by what the kernel holds.
+            return state.reconcile(&self.shared.config).map(|_| ());
+        };
+        if known == services {
             return Ok(());
         }
         let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
-        let (old, new) = (services::part(&state.services), services::part(&services));
-        let gone = services::gone(&state.services, &services);
-        state.services = services;
+        let (old, new) = (services::part(&known), services::part(&services));
+        let gone = services::gone(&known, &services);
         if !transaction.change(&old, &new) {
             state.dirty = true;
         }
@@ -264,10 +266,13 @@ impl NodeNet {
     /// Reads the table back and says what differs from what is wanted, a line each; empty if nothing does.
     pub fn verify(&self) -> Result<Vec<String>, NetError> {
         let mut state = self.shared.lock();
-        let wanted = state.wanted(&self.shared.config);
+        let mut wanted = state.wanted(&self.shared.config);
         let Some(is) = nft::table(&mut state.rules, nft::Family::Inet, TABLE)? else {
             return Ok(vec![format!("there is no table {TABLE}")]);
         };
+        if state.services.is_none() {
+            services::keep(&is, &mut wanted);
+        }
         let mut lines = Vec::new();
         if is.flags != wanted.flags {
             lines.push(format!("the table's flags are {}", is.flags));

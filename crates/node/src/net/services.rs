@@ -19,6 +19,9 @@ pub const SERVICES: &str = "services";
 /// (protocol, port) of every address of the node → chain.
 pub const NODE_PORTS: &str = "nodeports";
 
+/// Chains of endpoints are named so, and no others.
+const CHAIN: &str = "service-";
+
 /// One port of one Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
@@ -138,6 +141,17 @@ pub fn part(services: &[ServicePort]) -> Table {
     table
 }
 
+/// Takes over what an earlier agent wrote about Services, where nothing is known of them yet.
+pub fn keep(is: &Table, wanted: &mut Table) {
+    for name in [SERVICES, NODE_PORTS] {
+        if let (Some(set), Some(wanted)) = (is.sets.get(name), wanted.sets.get_mut(name)) {
+            wanted.elements = set.elements.clone();
+        }
+    }
+    let chains = is.chains.iter().filter(|(name, chain)| name.starts_with(CHAIN) && chain.base.is_none());
+    wanted.chains.extend(chains.map(|(name, chain)| (name.clone(), chain.clone())));
+}
+
 /// Each endpoint is as likely as the others: one in n, else one in n − 1, …, else the last.
 fn chain_of(protocol: Protocol, endpoints: &BTreeSet<SocketAddrV4>) -> Chain {
     let count = endpoints.len() as u32;
@@ -155,7 +169,7 @@ fn chain_name(protocol: Protocol, endpoints: &BTreeSet<SocketAddrV4>) -> String 
     let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     });
-    format!("service-{hash:032x}")
+    format!("{CHAIN}{hash:032x}")
 }
 
 /// UDP endpoints of `old` that `new` has no more: their conntrack entries must go, or clients talk to them for ever.

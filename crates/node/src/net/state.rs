@@ -16,7 +16,7 @@ use policy::network_policy::ir::{Change, Protocol};
 use super::fabric::{LINK_PATIENCE, mac_of, no_ipv6};
 use super::pods::{NetError, NodeNetConfig, PodNet};
 use super::pool::Pool;
-use super::services::ServicePort;
+use super::services::{self, ServicePort};
 use super::table::{self, POD_LINK, TABLE};
 
 /// Next hop of a pod: no address of anyone, only the key of a permanent neighbour.
@@ -37,7 +37,8 @@ pub(super) struct State {
     /// Links of an earlier agent that no pod has been adopted for yet, by uid.
     pub(super) survivors: BTreeMap<String, Survivor>,
     pub(super) routes: Vec<Route>,
-    pub(super) services: Vec<ServicePort>,
+    /// None: not known yet. What an earlier agent wrote stays until it is.
+    pub(super) services: Option<Vec<ServicePort>>,
     pub(super) uplink: u32,
     pub(super) adopted: bool,
     pub(super) synced: bool,
@@ -242,6 +243,10 @@ impl State {
                 Err(e) if e.errno() == Some(rustix::io::Errno::NOENT) => continue,
                 Err(e) => return Err(e.into()),
             };
+            let mut wanted = wanted.clone();
+            if let (None, Some(is)) = (&self.services, &is) {
+                services::keep(is, &mut wanted);
+            }
             let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
             match &is {
                 None => {
@@ -289,7 +294,7 @@ impl State {
                 }
             }
         }
-        table::add_services(&mut wanted, &self.services);
+        table::add_services(&mut wanted, self.services.as_deref().unwrap_or_default());
         table::add_rule_set(&mut wanted, &self.compiler.rule_set());
         wanted
     }
