@@ -10,6 +10,8 @@ mod affinity;
 mod cluster;
 mod filter;
 mod pod;
+#[cfg(test)]
+mod properties;
 mod score;
 #[cfg(test)]
 mod tests;
