@@ -13,21 +13,24 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// Makes what is not there.
 ///
 /// # Errors
-/// Anything but that it exists.
+/// As the API server's.
 pub async fn run(client: &Client, service_ip: Ipv4Addr, port: u16) -> Result<(), Error> {
     let failed = |what| move |source| Error::Bootstrap { what, source };
-    let there = |result| match result {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-        other => other,
-    };
     let create = PostParams::default();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
     for name in NAMESPACES {
-        let namespace: Namespace =
-            object(json!({"metadata": {"name": name}})).map_err(failed("a namespace"))?;
-        let created = Api::all(client.clone()).create(&create, &namespace).await;
-        there(created.map(drop)).map_err(failed("a namespace"))?;
+        if namespaces.get_opt(name).await.map_err(failed("a namespace"))?.is_none() {
+            let namespace = object(json!({"metadata": {"name": name}})).map_err(failed("a namespace"))?;
+            namespaces.create(&create, &namespace).await.map_err(failed("a namespace"))?;
+        }
     }
-    let service: Service = object(json!({
+    let services: Api<Service> = Api::namespaced(client.clone(), "default");
+    let failed = failed("the Service kubernetes");
+    // Asked first: a second create would be refused for its address, which the first one has.
+    if services.get_opt("kubernetes").await.map_err(failed)?.is_some() {
+        return Ok(());
+    }
+    let service = object(json!({
         "metadata": {
             "name": "kubernetes",
             "labels": {"component": "apiserver", "provider": "kubernetes"},
@@ -37,9 +40,8 @@ pub async fn run(client: &Client, service_ip: Ipv4Addr, port: u16) -> Result<(),
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
         },
     }))
-    .map_err(failed("the Service kubernetes"))?;
-    let created = Api::namespaced(client.clone(), "default").create(&create, &service).await;
-    there(created.map(drop)).map_err(failed("the Service kubernetes"))
+    .map_err(failed)?;
+    services.create(&create, &service).await.map(drop).map_err(failed)
 }
 
 fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<T, kube::Error> {

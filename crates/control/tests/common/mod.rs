@@ -6,7 +6,7 @@ use std::{
     io::Write as _,
     net::TcpListener,
     os::unix::{fs::OpenOptionsExt, net::UnixListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -16,27 +16,35 @@ pub struct Control {
     runtime: Option<tokio::runtime::Runtime>,
 }
 
+/// What a control process in `dir` is given; for the first start there or a later one.
+pub fn config(dir: &Path) -> control::Config {
+    fs::create_dir_all(dir.join("run/nodes/node-1")).unwrap();
+    fs::create_dir_all(dir.join("control")).unwrap();
+    let listen = |name: &str| {
+        let path = dir.join(name);
+        if path.exists() {
+            fs::remove_file(&path).unwrap();
+        }
+        UnixListener::bind(path).unwrap()
+    };
+    let kubeconfig: File =
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("kubeconfig")).unwrap();
+    control::Config {
+        data_dir: dir.join("control"),
+        run_dir: dir.join("run"),
+        kubeconfig,
+        tls: TcpListener::bind("127.0.0.1:0").unwrap(),
+        admin: listen("run/control.sock"),
+        nodes: vec![("node-1".into(), listen("run/nodes/node-1/control.sock"))],
+        service_cidr: "10.96.0.0/16".into(),
+        cluster_id: "c0ffee".into(),
+    }
+}
+
 impl Control {
     pub fn start() -> Control {
         let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        fs::create_dir_all(path("run/nodes/node-1")).unwrap();
-        let kubeconfig: File =
-            fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path("kubeconfig")).unwrap();
-        let config = control::Config {
-            data_dir: path("control"),
-            run_dir: path("run"),
-            kubeconfig,
-            tls: TcpListener::bind("127.0.0.1:0").unwrap(),
-            admin: UnixListener::bind(path("run/control.sock")).unwrap(),
-            nodes: vec![(
-                "node-1".into(),
-                UnixListener::bind(path("run/nodes/node-1/control.sock")).unwrap(),
-            )],
-            service_cidr: "10.96.0.0/16".into(),
-            cluster_id: "c0ffee".into(),
-        };
-        fs::create_dir(path("control")).unwrap();
+        let config = config(dir.path());
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.spawn(async move {
             let error = control::run(config).await;
