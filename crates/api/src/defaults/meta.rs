@@ -14,7 +14,7 @@ pub(super) fn secret(root: &mut Map<String, Value>) {
     let Some(data) = object_at(root, "data") else { return };
     for (key, value) in plain {
         let Some(value) = value.as_str() else { continue };
-        data.insert(key, Value::String(base64(value.as_bytes())));
+        data.insert(key, Value::String(crate::base64::encode(value.as_bytes())));
     }
 }
 
@@ -52,21 +52,4 @@ pub(super) fn event(root: &mut Map<String, Value>) {
     object_at(root, "source");
     set(root, "reportingComponent", "");
     set(root, "reportingInstance", "");
-}
-
-/// Standard alphabet, padded (RFC 4648), as Go writes `[]byte`.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().enumerate().fold(0u32, |w, (i, b)| w | u32::from(*b) << (16 - 8 * i));
-        for i in 0..4 {
-            if i <= chunk.len() {
-                out.push(ALPHABET[(word >> (18 - 6 * i) & 63) as usize] as char);
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
 }
