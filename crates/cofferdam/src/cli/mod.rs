@@ -148,8 +148,17 @@ pub fn run(cli: Cli) -> Result<i32> {
             tell_up(&layout, &up)?;
             let code = match args.file.is_empty() {
                 true => 0,
-                false => ask(&layout, |client| apply::apply(client, apply::ApplyArgs { filename: args.file, ..Default::default() })),
+                false => {
+                    let apply = apply::ApplyArgs { filename: args.file, ..Default::default() };
+                    ask(&layout, |client| apply::apply(client, apply))?
+                }
+            };
+            if args.foreground {
+                runtime()?.block_on(tokio::signal::ctrl_c()).context("wait for Ctrl-C")?;
+                down::down(&layout, Keep::Data)?;
+                eprintln!("stopped; `cofferdam up` goes on with the same objects and images");
             }
+            Ok(code)
         }
         Command::Down { keep_data } => {
             need_root("down")?;

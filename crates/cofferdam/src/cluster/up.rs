@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use futures::TryStreamExt;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
@@ -132,8 +132,11 @@ fn wait_ready(layout: &Layout, cluster: &Cluster) -> Result<()> {
         let mut events = std::pin::pin!(watcher(nodes, watcher::Config::default()).default_backoff().applied_objects());
         let mut seen = std::collections::BTreeSet::new();
         while seen.len() < cluster.nodes as usize {
-            let Some(node) = events.try_next().await.context("watch the nodes")? else {
-                bail!("the watch on the nodes ended");
+            let node = match events.next().await {
+                Some(Ok(node)) => node,
+                // The control process may be starting again: the watch goes on by itself, within our time.
+                Some(Err(_)) => continue,
+                None => bail!("the watch on the nodes ended"),
             };
             let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
             if conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {

@@ -1,7 +1,7 @@
 //! Sends a pod's status to the API server: only the newest counts, one request at a time, apart from the work
 //! itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
@@ -10,6 +10,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+/// Between attempts while the API server is not there, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Which pod a report is about.
 #[derive(Clone, Debug)]
@@ -41,17 +45,30 @@ impl Reporter {
         let (done, sent) = watch::channel(None);
         tokio::spawn(async move {
             let api = Api::<Pod>::namespaced(client, &subject.namespace);
+            let mut pause = FIRST_PAUSE;
             while wanted.changed().await.is_ok() {
-                let Some(status) = wanted.borrow_and_update().clone() else { continue };
-                let patch = Patch::Merge(body(&subject.uid, &status));
-                // A pod that is gone wants no report; all else is tried again with the next change or the next agent.
-                match api.patch_status(&subject.name, &PatchParams::default(), &patch).await {
-                    Ok(_) => {}
-                    Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {}
-                    Err(error) => eprintln!("status of pod {}/{}: {error}", subject.namespace, subject.name),
-                }
-                if done.send(Some(status)).is_err() {
-                    return;
+                loop {
+                    let Some(status) = wanted.borrow_and_update().clone() else { break };
+                    let patch = Patch::Merge(body(&subject.uid, &status));
+                    match api.patch_status(&subject.name, &PatchParams::default(), &patch).await {
+                        Ok(_) => {}
+                        // A pod that is gone, or another of its name, wants no report.
+                        Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {}
+                        Err(kube::Error::Api(error)) => {
+                            eprintln!("status of pod {}/{}: {error}", subject.namespace, subject.name);
+                        }
+                        // The API server is not there: what was seen must not be lost.
+                        Err(_) => {
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                            continue;
+                        }
+                    }
+                    pause = FIRST_PAUSE;
+                    if done.send(Some(status)).is_err() {
+                        return;
+                    }
+                    break;
                 }
             }
         });
