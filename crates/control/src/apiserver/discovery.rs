@@ -48,6 +48,10 @@ pub fn answer(
         }
         ([], _) => Some(paths()),
         (["version"], _) => Some(version()),
+        (["metrics"], _) => {
+            const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+            return Ok(respond::response(StatusCode::OK, TEXT, respond::full(metrics(server))));
+        }
         (["api"], Some(format)) => return Ok(aggregated_answer(format, &discovery::aggregated_core(format))),
         (["apis"], Some(format)) => {
             return Ok(aggregated_answer(format, &discovery::aggregated_groups(format)));
@@ -73,13 +77,35 @@ fn aggregated_answer(format: Aggregated, value: &Value) -> Response<Body> {
     response
 }
 
+/// What is stored, in upstream's words.
+fn metrics(server: &ApiServer) -> String {
+    let mut out = String::from(
+        "# HELP apiserver_storage_objects Number of stored objects at the time of last check split by kind.\n\
+         # TYPE apiserver_storage_objects gauge\n",
+    );
+    for resource in api::registry::resources() {
+        let kept = resource.qualified_resource();
+        if resource.is_review() || resource.stored_as != (resource.group, resource.plural) {
+            continue;
+        }
+        let count = server.store.list(&format!("/{kept}/"), None).map_or(0, |listed| listed.objects.len());
+        out.push_str(&format!("apiserver_storage_objects{{resource=\"{kept}\"}} {count}\n"));
+    }
+    let revision = server.store.revision();
+    out.push_str(&format!(
+        "# HELP cofferdam_store_revision The revision of the last write.\n\
+         # TYPE cofferdam_store_revision counter\ncofferdam_store_revision {revision}\n"
+    ));
+    out
+}
+
 fn paths() -> Value {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
     for gv in api::registry::group_versions() {
         let root = if gv.group.is_empty() { "/api" } else { "/apis" };
         paths.push(format!("{root}/{}", gv.api_version()));
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     json!({"paths": paths})
 }
 

@@ -29,7 +29,7 @@ pub struct ServeError {
 /// Connections per listener; more wait in the kernel's backlog.
 const CONNECTIONS: usize = 512;
 /// A client that takes longer for its TLS handshake or its request's headers is cut off (slowloris).
-const HEADERS: Duration = Duration::from_secs(10);
+const HEADERS: Duration = Duration::from_secs(30);
 /// HTTP/2 connections are asked for a sign of life, as upstream does, and cut off without.
 const PING: Duration = Duration::from_secs(30);
 const STREAMS: u32 = 250;
@@ -113,7 +113,7 @@ pub async fn serve_unix(
     }
 }
 
-/// Serves one connection; `http2` says which protocol was agreed, None lets the first bytes decide.
+/// Serves one connection; `http2` says which protocol TLS agreed on, None (unix sockets) lets the first bytes decide.
 async fn connection(
     server: Arc<ApiServer>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -121,7 +121,9 @@ async fn connection(
     http2: Option<bool>,
 ) {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER);
+    // The timeout also ends connections that wait for their next request, so those of our own agents have none.
+    let headers = http2.is_some().then_some(HEADERS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(headers).max_buf_size(BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())

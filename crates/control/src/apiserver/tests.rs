@@ -541,3 +541,18 @@ async fn a_table_has_a_row_for_each() {
     assert_eq!(table["rows"][0]["cells"][0], "a");
     assert!(table["metadata"]["resourceVersion"].is_string());
 }
+
+#[tokio::test]
+async fn what_is_no_resource_is_served_too() {
+    let server = furnished().await;
+    assert_eq!(server.get("/version").await["minor"], "35");
+    assert_eq!(server.get("/api").await["versions"], json!(["v1"]));
+    assert_eq!(server.get("/apis/apps").await["preferredVersion"]["groupVersion"], "apps/v1");
+    assert_eq!(server.get("/openapi/v3/apis/apps/v1").await["openapi"], "3.0.0");
+    assert!(server.get("/").await["paths"].as_array().unwrap().contains(&json!("/apis/apps/v1")));
+    for (method, path, code) in [("GET", "/openapi/v2", 404), ("GET", "/apis/nope", 404), ("POST", "/version", 405)] {
+        assert_eq!(server.ask(method, path, Value::Null).await.0, code, "{path}");
+    }
+    let (_, _, text) = server.ask_as(Some(User::admin()), "GET", "/metrics", "", String::new()).await;
+    assert!(text.contains("apiserver_storage_objects{resource=\"namespaces\"} 1\n"), "{text}");
+}
