@@ -114,6 +114,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     parts.spawn(scheduler.map(|_| Err(Error::Ended("scheduler"))));
     let controllers = controllers::run(client("system:kube-controller-manager"), pki.authority.clone());
     parts.spawn(controllers.map(|_| Err(Error::Ended("controllers"))));
+    parts.spawn(apiserver::expire_events(store.clone()).map(|()| Err(Error::Ended("expiry of events"))));
     parts.spawn(async move { Err(Error::StoreFailed(store.failed().await)) });
 
     // Dropping the set ends the other parts.

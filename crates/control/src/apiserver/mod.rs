@@ -12,6 +12,7 @@ mod delete;
 mod discovery;
 mod events;
 mod exec;
+mod expire;
 mod logs;
 mod patch;
 mod pods;
@@ -40,6 +41,7 @@ use request::{Query, Route, Verb};
 use respond::{Body, Failure, Representation};
 
 pub use auth::User;
+pub use expire::events as expire_events;
 pub use serve::{ServeError, serve_tls, serve_unix};
 pub use services::{AllocatorError, ServiceRanges};
 
