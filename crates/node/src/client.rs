@@ -79,7 +79,7 @@ pub fn unix(path: impl Into<PathBuf>) -> kube::Client {
                 .authority("cofferdam")
                 .path_and_query(path)
                 .build()
-                .map_err(|error| tower::BoxError::from(error))?;
+                .map_err(tower::BoxError::from)?;
             pool.request(request).await.map_err(Into::<tower::BoxError>::into)
         }
     });

@@ -32,7 +32,7 @@ Examples:
 pub fn run(layout: &Layout, command: ImageCommand) -> Result<()> {
     layout.read()?;
     make_dir(&layout.images(), 0o700)?;
-    let store = ImageStore::open(&layout.images()).context("open the image store")?;
+    let store = ImageStore::open(layout.images()).context("open the image store")?;
     let mut out = std::io::stdout().lock();
     match command {
         ImageCommand::Load { files } => {

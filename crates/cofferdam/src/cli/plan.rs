@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use k8s_openapi::api::core::v1::Pod;
 use node::images::ImageStore;
-use oci_spec::image::ImageConfiguration;
 use policy::{
     container::{ContainerInput, MountSource, NamespacePaths, PodFiles, Propagation, VolumeMount},
     node_facts::NodeFacts,
@@ -92,12 +91,12 @@ fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
     let pod: Pod = serde_json::from_value(object).context("the manifest is not a Pod")?;
     let facts = NodeFacts::default();
     let pod_effective = resolve_pod(&pod, &facts).map_err(anyhow::Error::msg)?;
-    let store = ImageStore::open(&layout.images()).ok();
+    let store = ImageStore::open(layout.images()).ok();
     let mut plans = Vec::new();
     for (kind, container) in containers(&pod) {
         let name = container.image.clone().unwrap_or_default();
         let image = store.as_ref().and_then(|store| store.resolve(&name).ok().flatten());
-        let config = image.as_ref().map(|image| image.config.clone()).unwrap_or_else(ImageConfiguration::default);
+        let config = image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
         let (passwd, group) = match &image {
             Some(image) => (image.passwd()?, image.group()?),
             None => (None, None),

@@ -78,8 +78,9 @@ impl Backend for Containers {
         let subject =
             Subject { namespace: target.namespace.clone(), name: target.pod.clone(), uid: view.uid.clone() };
         let path = self.0.config.log_dir(&subject).join(&target.container).join(format!("{attempt}.log"));
-        let (sender, ended) = watch::channel(previous || !runs);
-        if !(previous || !runs) {
+        let grows = runs && !previous;
+        let (sender, ended) = watch::channel(!grows);
+        if grows {
             let mut changed = view.changes();
             let (view, name) = (view.clone(), target.container.clone());
             tokio::spawn(async move {

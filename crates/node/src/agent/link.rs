@@ -36,10 +36,13 @@ pub enum LinkError {
     Unexpected,
 }
 
+/// A reply and the descriptors that came with it.
+type Answer = Result<(Reply, Vec<OwnedFd>), LinkError>;
+
 struct Call {
     request: Request,
     fds: Vec<OwnedFd>,
-    reply: oneshot::Sender<Result<(Reply, Vec<OwnedFd>), LinkError>>,
+    reply: oneshot::Sender<Answer>,
     /// For `Exec`: how the process ended.
     exited: Option<oneshot::Sender<Exit>>,
 }
@@ -171,7 +174,7 @@ impl Link {
 }
 
 struct Pending {
-    reply: Option<oneshot::Sender<Result<(Reply, Vec<OwnedFd>), LinkError>>>,
+    reply: Option<oneshot::Sender<Answer>>,
     exited: Option<oneshot::Sender<Exit>>,
 }
 

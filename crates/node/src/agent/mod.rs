@@ -72,7 +72,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let recorder = events::Recorder::new(client.clone(), &config.node);
     let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone())?)?);
     net.set_routes(&other_nodes(&config)?)?;
-    let images = ImageStore::open(&config.run_dir.join("images"))?;
+    let images = ImageStore::open(config.run_dir.join("images"))?;
     let images_changed = watch::images(&images)?;
     let services = watch::services(client.clone());
     let ctx = Arc::new(Context {

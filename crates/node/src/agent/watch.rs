@@ -49,7 +49,7 @@ pub fn services(client: kube::Client) -> reflector::Store<Service> {
 }
 
 enum Seen {
-    Pod(watcher::Event<Pod>),
+    Pod(Box<watcher::Event<Pod>>),
     Namespace(watcher::Event<Namespace>),
     Policy(watcher::Event<NetworkPolicy>),
     Error(watcher::Error),
@@ -121,7 +121,7 @@ impl Cluster {
     pub fn new(ctx: Arc<Context>) -> Cluster {
         let client = ctx.client.clone();
         let events = futures::stream::select_all([
-            follow::<Pod>(&client, Seen::Pod),
+            follow::<Pod>(&client, |event| Seen::Pod(Box::new(event))),
             follow::<Namespace>(&client, Seen::Namespace),
             follow::<NetworkPolicy>(&client, Seen::Policy),
         ]);
@@ -159,7 +159,7 @@ impl Cluster {
         let mut batch = Batch::default();
         for event in seen {
             match event {
-                Seen::Pod(event) => self.pod(event, &mut batch),
+                Seen::Pod(event) => self.pod(*event, &mut batch),
                 Seen::Namespace(event) => self.namespace(event, &mut batch),
                 Seen::Policy(event) => self.policy(event, &mut batch),
                 // The watcher begins anew by itself; the next list says what was missed.
