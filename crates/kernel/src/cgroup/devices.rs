@@ -75,6 +75,10 @@ fn program(rules: &[DeviceRule]) -> Vec<Insn> {
         code.extend(tests);
         code.push(insn(MOVE_IMMEDIATE, 0, 0, 0, i32::from(rule.allow)));
         code.push(insn(EXIT, 0, 0, 0, 0));
+        if length == 0 {
+            // It matches everything. The kernel refuses a program with instructions that are never reached.
+            return code;
+        }
     }
     code.push(insn(MOVE_IMMEDIATE, 0, 0, 0, 0));
     code.push(insn(EXIT, 0, 0, 0, 0));
