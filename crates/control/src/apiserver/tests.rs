@@ -550,7 +550,9 @@ async fn what_is_no_resource_is_served_too() {
     assert_eq!(server.get("/apis/apps").await["preferredVersion"]["groupVersion"], "apps/v1");
     assert_eq!(server.get("/openapi/v3/apis/apps/v1").await["openapi"], "3.0.0");
     assert!(server.get("/").await["paths"].as_array().unwrap().contains(&json!("/apis/apps/v1")));
-    for (method, path, code) in [("GET", "/openapi/v2", 404), ("GET", "/apis/nope", 404), ("POST", "/version", 405)] {
+    for (method, path, code) in
+        [("GET", "/openapi/v2", 404), ("GET", "/apis/nope", 404), ("POST", "/version", 405)]
+    {
         assert_eq!(server.ask(method, path, Value::Null).await.0, code, "{path}");
     }
     let (_, _, text) = server.ask_as(Some(User::admin()), "GET", "/metrics", "", String::new()).await;
