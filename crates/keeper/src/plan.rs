@@ -346,12 +346,35 @@ pub fn limits(resources: &LinuxResources) -> Result<Limits, Failure> {
     }
     read.pids = resources.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0);
     if let Some(rules) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) {
-        read.devices = Some(rules.iter().map(device_rule).collect::<Result<_, _>>()?);
+        let mut rules = rules.iter().map(device_rule).collect::<Result<Vec<_>, _>>()?;
+        rules.extend(default_rules());
+        read.devices = Some(rules);
     }
     let mut unified: Vec<_> = resources.unified().clone().unwrap_or_default().into_iter().collect();
     unified.sort();
     read.unified = unified;
     Ok(read)
+}
+
+/// The devices every container has may be used whatever the Spec's rules say, and any node may be made (not opened): runc appends the
+/// same, and containerd's Specs count on it.
+fn default_rules() -> Vec<DeviceRule> {
+    let rule = |kind, major, minor, open| DeviceRule {
+        allow: true,
+        kind,
+        major,
+        minor,
+        read: open,
+        write: open,
+        mknod: true,
+    };
+    let char = |major, minor| rule(DeviceKind::Char, Some(major), minor, true);
+    let mut rules =
+        vec![rule(DeviceKind::Char, None, None, false), rule(DeviceKind::Block, None, None, false)];
+    // null, zero, full, random, urandom, tty, ptmx and the terminals behind it.
+    rules.extend([3, 5, 7, 8, 9].map(|minor| char(1, Some(minor))));
+    rules.extend([char(5, Some(0)), char(5, Some(2)), char(136, None)]);
+    rules
 }
 
 fn device_rule(rule: &oci::LinuxDeviceCgroup) -> Result<DeviceRule, Failure> {
