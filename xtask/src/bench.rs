@@ -9,7 +9,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
     ("launch", "keeper", "launch-bench", "a container against runc, crun and a bare clone3 + exec"),
     ("net", "node", "net-bench", "pod networks, policy changes, connect latency against bare and conntrack"),
     ("api", "control", "api-bench", "creates, GET, LIST of the API server"),
-    ("paths", "cofferdam", "path-bench", "whole paths: up, POST to first instruction, Deployment of 50, memory"),
+    (
+        "paths",
+        "cofferdam",
+        "path-bench",
+        "whole paths: up, POST to first instruction, Deployment of 50, memory",
+    ),
 ];
 
 pub fn run(arguments: &[String]) -> Result<()> {
@@ -27,7 +32,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
         let mut command = Command::new("cargo");
         command.args(["run", "--quiet", "--release", "--package", package, "--example", example]);
         if *name == "paths" {
-            let built = Command::new("cargo").args(["build", "--quiet", "--release", "--package", "cofferdam"]).status();
+            let built = Command::new("cargo")
+                .args(["build", "--quiet", "--release", "--package", "cofferdam"])
+                .status();
             ensure!(built.context("run cargo")?.success(), "the program does not build");
             let program = std::env::current_dir()?.join("target/release/cofferdam");
             command.arg("--").arg(program);

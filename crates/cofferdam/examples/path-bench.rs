@@ -28,7 +28,8 @@ struct Bench {
 
 impl Bench {
     fn run(&self, arguments: &[&str]) -> Result<()> {
-        let output = Command::new(&self.program).arg("--data-dir").arg(&self.data).args(arguments).output()?;
+        let output =
+            Command::new(&self.program).arg("--data-dir").arg(&self.data).args(arguments).output()?;
         ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
@@ -114,12 +115,19 @@ async fn burst(pods: &Api<Pod>) -> Result<()> {
     let mut first = Vec::new();
     for (number, began) in began.into_iter().enumerate() {
         let name = format!("burst-{number}");
-        kube::runtime::wait::await_condition(pods.clone(), &name, |pod: Option<&Pod>| pod.is_some_and(is_running)).await?;
+        kube::runtime::wait::await_condition(pods.clone(), &name, |pod: Option<&Pod>| {
+            pod.is_some_and(is_running)
+        })
+        .await?;
         first.push(first_instruction(pods, &name).await?.saturating_sub(began));
     }
     let last = first.iter().max().copied().unwrap_or_default();
     report("POST → first instruction, burst of 50", &mut first, None);
-    println!("  the last of 50 began {:.0} ms after the first POST (≤ {:.0})", millis(last), millis(now()?.saturating_sub(clock)));
+    println!(
+        "  the last of 50 began {:.0} ms after the first POST (≤ {:.0})",
+        millis(last),
+        millis(now()?.saturating_sub(clock))
+    );
     pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
     drained(pods).await
 }
@@ -129,7 +137,12 @@ async fn drained(pods: &Api<Pod>) -> Result<()> {
         let list = pods.list(&ListParams::default()).await?;
         let Some(pod) = list.items.first() else { return Ok(()) };
         let uid = pod.uid().unwrap_or_default();
-        kube::runtime::wait::await_condition(pods.clone(), &pod.name_any(), kube::runtime::conditions::is_deleted(&uid)).await?;
+        kube::runtime::wait::await_condition(
+            pods.clone(),
+            &pod.name_any(),
+            kube::runtime::conditions::is_deleted(&uid),
+        )
+        .await?;
     }
 }
 
@@ -206,9 +219,12 @@ fn mebibytes(data: &Path) -> Result<f64> {
     let mut ours = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        let parent =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
         parents.insert(pid, parent.unwrap_or(0));
         let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = line.split('\0');
@@ -228,7 +244,9 @@ fn mebibytes(data: &Path) -> Result<f64> {
     let mut total = 0;
     for pid in parents.keys().filter(|pid| is_ours(**pid)) {
         let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
-        let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse::<u64>().ok());
+        let pss = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse::<u64>().ok());
         total += pss.unwrap_or(0);
     }
     Ok(total as f64 / 1024.0)

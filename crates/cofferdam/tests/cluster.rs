@@ -79,7 +79,10 @@ fn pods_outlive_control_and_agent_and_are_taken_over() {
     let ended = wait_for(&cluster, "q", "Succeeded");
     assert_eq!(ended["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 0);
     let alive = wait_for(&cluster, "p", "Running");
-    assert_eq!(alive["status"]["containerStatuses"][0]["restartCount"], 0, "the container was not started again");
+    assert_eq!(
+        alive["status"]["containerStatuses"][0]["restartCount"], 0,
+        "the container was not started again"
+    );
     cluster.ok(&["delete", "pod", "p", "--now"]);
 }
 
@@ -108,8 +111,8 @@ fn the_demo_agrees_in_every_row() {
     }
     let cluster = Cluster::empty();
     let output = cluster.run(&["demo", "-o", "json"]);
-    let rows: Vec<serde_json::Value> =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("the demo failed: {}", text(&output)));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("the demo failed: {}", text(&output)));
     for row in &rows {
         assert_eq!(row["agrees"], true, "{row}");
     }

@@ -20,7 +20,8 @@ fn start(dir: &Path) -> Child {
         .spawn()
         .unwrap();
     // Its sockets are bound before it says so; what connects then waits in the backlog.
-    let ready = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok).any(|l| l == "bound");
+    let ready =
+        BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok).any(|l| l == "bound");
     assert!(ready, "the control process did not start");
     child
 }
@@ -50,7 +51,8 @@ fn a_killed_control_process_goes_on_where_it_was() {
     let dir = dir.path();
     let services = "/api/v1/namespaces/default/services";
     let service = |address: &str| {
-        json!({"metadata": {"generateName": "s-"}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}}).to_string()
+        json!({"metadata": {"generateName": "s-"}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}})
+            .to_string()
     };
     let mut child = start(dir);
     let made = curl(dir, &["-d", &service("10.96.0.77")], services);

@@ -12,11 +12,13 @@ use crate::cluster::layout::{Layout, make_dir};
 #[derive(Subcommand)]
 pub enum ImageCommand {
     /// Load images from files for all nodes: docker-archive or OCI layout, plain, gzip or zstd; or an OCI layout directory.
-    #[command(after_help = "An image loaded by hand is pinned: pods that name it run it, and no pull replaces it.
+    #[command(
+        after_help = "An image loaded by hand is pinned: pods that name it run it, and no pull replaces it.
 
 Examples:
   cofferdam image load nginx.tar
-  docker save app:dev | cofferdam image load /dev/stdin")]
+  docker save app:dev | cofferdam image load /dev/stdin"
+    )]
     Load {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,

@@ -219,10 +219,15 @@ pub fn run(cli: Cli) -> Result<i32> {
 }
 
 /// Runs a command's requests against the cluster, as its administrator.
-fn ask<F: Future<Output = Result<i32>>>(layout: &Layout, command: impl FnOnce(kube::Client) -> F) -> Result<i32> {
+fn ask<F: Future<Output = Result<i32>>>(
+    layout: &Layout,
+    command: impl FnOnce(kube::Client) -> F,
+) -> Result<i32> {
     layout.read()?;
     if !rustix::process::geteuid().is_root() {
-        bail!("the cluster's sockets are root's: run this as root, or use kubectl with a kubeconfig you may read");
+        bail!(
+            "the cluster's sockets are root's: run this as root, or use kubectl with a kubeconfig you may read"
+        );
     }
     let socket = layout.admin_socket();
     runtime()?.block_on(async { command(node::client::unix(socket)).await })

@@ -20,12 +20,14 @@ use serde_json::{Value, json};
 use crate::cluster::layout::Layout;
 
 #[derive(Args)]
-#[command(after_help = "Without -o, prints who each container's processes are and who decided it; with -o json, the whole OCI \
+#[command(
+    after_help = "Without -o, prints who each container's processes are and who decided it; with -o json, the whole OCI \
 runtime Spec too.
 
 Examples:
   cofferdam plan -f pod.yaml
-  cofferdam plan -f pod.yaml -o json | jq '.containers[0].spec.process.capabilities'")]
+  cofferdam plan -f pod.yaml -o json | jq '.containers[0].spec.process.capabilities'"
+)]
 pub struct PlanArgs {
     /// A manifest of a pod, or `-` for standard input.
     #[arg(short, long = "filename", value_name = "FILE")]
@@ -83,7 +85,11 @@ struct ContainerPlan {
 fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
     let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
     if (version, kind) != (Some("v1"), Some("Pod")) {
-        bail!("a plan is made of a Pod of v1, not of a {} of {}", kind.unwrap_or("?"), version.unwrap_or("?"));
+        bail!(
+            "a plan is made of a Pod of v1, not of a {} of {}",
+            kind.unwrap_or("?"),
+            version.unwrap_or("?")
+        );
     }
     if let Some(resource) = api::registry::by_kind("v1", "Pod") {
         api::defaults::apply(resource, &mut object);
@@ -102,7 +108,8 @@ fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
             None => (None, None),
         };
         let users = UserDatabase { passwd: passwd.as_deref(), group: group.as_deref() };
-        let effective = resolve(&pod, &container, kind, &config, &users, &facts).map_err(anyhow::Error::msg)?;
+        let effective =
+            resolve(&pod, &container, kind, &config, &users, &facts).map_err(anyhow::Error::msg)?;
         let root = Path::new("/var/lib/cofferdam/pods/UID");
         let mounts: Vec<VolumeMount> = container
             .volume_mounts
@@ -176,12 +183,18 @@ impl Plan {
 
     fn write(&self, out: &mut impl Write) -> Result<()> {
         for plan in &self.containers {
-            let note = if plan.image_known { "" } else { ", not on this machine: its user and command are not known" };
+            let note = if plan.image_known {
+                ""
+            } else {
+                ", not on this machine: its user and command are not known"
+            };
             writeln!(out, "pod {}, container {} (image {}{note})", self.name, plan.name, plan.image)?;
             let fields = serde_json::to_value(&plan.effective)?;
             for (name, field) in fields.as_object().into_iter().flatten() {
                 let (value, origin) = match (field.get("value"), field.get("origin")) {
-                    (Some(value), Some(origin)) => (value.clone(), origin.as_str().unwrap_or_default().to_owned()),
+                    (Some(value), Some(origin)) => {
+                        (value.clone(), origin.as_str().unwrap_or_default().to_owned())
+                    }
                     _ => (field.clone(), String::new()),
                 };
                 if !value.is_null() {

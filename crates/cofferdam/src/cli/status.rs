@@ -18,15 +18,20 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
     let cluster = layout.read()?;
     let found = processes::find(layout.data())?;
     let pid = |role: Role, node: Option<&str>| {
-        found.iter().find(|process| process.role == role && process.node.as_deref() == node).map(|process| process.pid)
+        found
+            .iter()
+            .find(|process| process.role == role && process.node.as_deref() == node)
+            .map(|process| process.pid)
     };
     let objects = super::runtime()?.block_on(async {
         let client = node::client::unix(layout.admin_socket());
-        let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list the nodes")?;
+        let nodes =
+            Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list the nodes")?;
         let pods = Api::<Pod>::all(client).list(&ListParams::default()).await.context("list the pods")?;
         Ok::<_, anyhow::Error>((nodes.items, pods.items))
     });
-    let mut whole = pid(Role::Supervisor, None).is_some() && pid(Role::Control, None).is_some() && objects.is_ok();
+    let mut whole =
+        pid(Role::Supervisor, None).is_some() && pid(Role::Control, None).is_some() && objects.is_ok();
     let mut rows = Vec::new();
     for name in cluster.node_names() {
         let (mut ready, mut running, mut all) = (false, 0, 0);
@@ -36,7 +41,10 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
                 node.metadata.name.as_ref() == Some(&name)
                     && conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
             });
-            for pod in pods.iter().filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name)) {
+            for pod in pods
+                .iter()
+                .filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name))
+            {
                 all += 1;
                 let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
                 running += usize::from(phase == Some("Running"));

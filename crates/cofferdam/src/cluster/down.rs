@@ -29,7 +29,8 @@ pub fn down(layout: &Layout, keep: Keep) -> Result<bool> {
     }
     let Some(cluster) = cluster else { return Ok(false) };
     node::net::fabric::Fabric::teardown(&cluster.id).context("take the fabric away")?;
-    kernel::cgroup::kill_and_remove(std::path::Path::new(&cluster.cgroup())).context("remove the cluster's cgroups")?;
+    kernel::cgroup::kill_and_remove(std::path::Path::new(&cluster.cgroup()))
+        .context("remove the cluster's cgroups")?;
     remove(&layout.run())?;
     if keep == Keep::Nothing {
         for path in ["nodes", "control", "images", "log"] {

@@ -55,7 +55,8 @@ pub fn start(layout: &Layout, cluster: &Cluster, fabric: BorrowedFd<'_>) -> Resu
 fn serve_in(fabric: BorrowedFd<'_>, mut requests: mpsc::Receiver<Serve>) -> Result<()> {
     rustix::thread::move_into_link_name_space(fabric, Some(rustix::thread::LinkNameSpaceType::Network))
         .context("setns into the fabric")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(async {
         while let Some(request) = requests.recv().await {
             tokio::spawn(async move {
@@ -159,7 +160,8 @@ fn declared<'a>(
     for pod in pods {
         let status = pod.status.as_ref();
         let ended = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
-        let Some(host) = status.and_then(|status| status.host_ip.as_ref()?.parse().ok()).filter(|_| !ended) else {
+        let Some(host) = status.and_then(|status| status.host_ip.as_ref()?.parse().ok()).filter(|_| !ended)
+        else {
             continue;
         };
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
@@ -182,5 +184,9 @@ fn declared<'a>(
             }
         }
     }
-    ports.into_iter().filter(|(port, _)| *port != 0).map(|(port, nodes)| (port, nodes.into_iter().collect())).collect()
+    ports
+        .into_iter()
+        .filter(|(port, _)| *port != 0)
+        .map(|(port, nodes)| (port, nodes.into_iter().collect()))
+        .collect()
 }

@@ -10,7 +10,10 @@ pub mod supervisor;
 pub mod up;
 
 /// Waits for a descriptor to become readable (a pidfd, an inotify queue) in the runtime.
-#[expect(deprecated, reason = "what it is deprecated for, a type that lies about its descriptor, an OwnedFd cannot do")]
+#[expect(
+    deprecated,
+    reason = "what it is deprecated for, a type that lies about its descriptor, an OwnedFd cannot do"
+)]
 fn readable(fd: std::os::fd::OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
 }

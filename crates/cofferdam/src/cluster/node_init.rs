@@ -49,8 +49,14 @@ pub fn prepare(layout: &Layout, node: &str) -> Result<()> {
     let program = std::env::current_exe().context("find this program")?;
     let program = File::open(&program).with_context(|| format!("open {}", program.display()))?;
 
-    kernel::namespace::unshare(&[Namespace::Mount, Namespace::Net, Namespace::Ipc, Namespace::Uts, Namespace::Pid])
-        .context("make the node's namespaces")?;
+    kernel::namespace::unshare(&[
+        Namespace::Mount,
+        Namespace::Net,
+        Namespace::Ipc,
+        Namespace::Uts,
+        Namespace::Pid,
+    ])
+    .context("make the node's namespaces")?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("make the node's mounts private of the machine's (rslave /)")?;
 

@@ -40,7 +40,9 @@ pub fn find(data: &Path) -> Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("read /proc")? {
         let entry = entry.context("read /proc")?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         // A process may end while we look: then it is not one of the cluster's any more.
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
         if let Some(process) = parse(pid, &line, data) {
@@ -88,7 +90,12 @@ pub fn kill(processes: &[Process]) -> Result<()> {
         let mut ready = [rustix::event::PollFd::new(handle, rustix::event::PollFlags::IN)];
         let deadline = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
         let ended = rustix::event::poll(&mut ready, Some(&deadline)).context("poll on a pidfd")?;
-        anyhow::ensure!(ended == 1, "process {} ({}) did not end within 10 s", process.pid, process.role.name());
+        anyhow::ensure!(
+            ended == 1,
+            "process {} ({}) did not end within 10 s",
+            process.pid,
+            process.role.name()
+        );
     }
     Ok(())
 }
@@ -102,7 +109,9 @@ mod tests {
         let data = Path::new("/d");
         let line = |text: &str| text.replace(' ', "\0").into_bytes();
         let found = parse(7, &line("/bin/cofferdam internal node-init --data-dir /d --node node-2 "), data);
-        assert!(matches!(found, Some(Process { pid: 7, role: Role::NodeInit, node: Some(node) }) if node == "node-2"));
+        assert!(
+            matches!(found, Some(Process { pid: 7, role: Role::NodeInit, node: Some(node) }) if node == "node-2")
+        );
         for other in [
             "cofferdam up --data-dir /d",
             "cofferdam internal control --data-dir /other",

@@ -49,7 +49,9 @@ pub fn control(layout: &Layout) -> Result<()> {
 
 /// Becomes a user that nothing else runs as, without a capability and without a way to one.
 fn drop_privileges() -> Result<()> {
-    use kernel::credentials::{CapSet, last_capability, limit_bounding, set_ambient, set_capabilities, set_ids};
+    use kernel::credentials::{
+        CapSet, last_capability, limit_bounding, set_ambient, set_capabilities, set_ids,
+    };
     let none = CapSet(0);
     limit_bounding(none, last_capability()?)?;
     set_ambient(none)?;
@@ -69,7 +71,8 @@ fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(&draft).with_context(|| format!("listen on {}", path.display()))?;
-    fs::set_permissions(&draft, fs::Permissions::from_mode(mode)).with_context(|| format!("chmod {}", draft.display()))?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("chmod {}", draft.display()))?;
     fs::rename(&draft, path).with_context(|| format!("rename to {}", path.display()))?;
     Ok(listener)
 }
@@ -77,8 +80,9 @@ fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
 /// The agent of a node, run inside the node.
 pub fn agent() -> Result<()> {
     let path = Path::new("/run/cofferdam/node.json");
-    let file: NodeFile = serde_json::from_slice(&fs::read(path).with_context(|| format!("read {}", path.display()))?)
-        .with_context(|| format!("read {}", path.display()))?;
+    let file: NodeFile =
+        serde_json::from_slice(&fs::read(path).with_context(|| format!("read {}", path.display()))?)
+            .with_context(|| format!("read {}", path.display()))?;
     node::agent::run(node::agent::Config {
         node: file.name,
         index: file.index,

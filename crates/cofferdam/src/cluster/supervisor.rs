@@ -28,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Runs until killed. Prints `started` on standard output once every part runs.
 pub fn run(layout: &Layout) -> Result<()> {
     // The nodes' inits are left behind by the process that made their namespaces: they become ours.
-    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).context("prctl PR_SET_CHILD_SUBREAPER")?;
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+        .context("prctl PR_SET_CHILD_SUBREAPER")?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -184,7 +185,8 @@ impl Supervisor {
         let Ok(pid) = line.trim().parse::<i32>() else {
             bail!("{name} did not start ({status}): see {}", self.layout.log(&name).display());
         };
-        let netns = File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("open the network of {name}"))?;
+        let netns = File::open(format!("/proc/{pid}/ns/net"))
+            .with_context(|| format!("open the network of {name}"))?;
         let link = self.fabric.add_node(index, netns.as_fd()).with_context(|| format!("link {name}"))?;
         let file = NodeFile {
             name: name.clone(),
@@ -203,7 +205,8 @@ impl Supervisor {
     /// A node's init is not a child that tokio started; its pidfd says when it ends, and we reap it.
     fn watch_node(&self, pid: i32, index: u32) -> Result<()> {
         let pid = rustix::process::Pid::from_raw(pid).context("a process id")?;
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).context("pidfd_open")?;
+        let handle =
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).context("pidfd_open")?;
         let handle = super::readable(handle).context("watch the node's init")?;
         let sender = self.ended.0.clone();
         tokio::spawn(async move {

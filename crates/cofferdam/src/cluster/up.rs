@@ -69,8 +69,7 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
             options.nodes
         );
     }
-    let was_running =
-        processes::find(layout.data())?.iter().any(|process| process.role == Role::Supervisor);
+    let was_running = processes::find(layout.data())?.iter().any(|process| process.role == Role::Supervisor);
     if !was_running {
         prepare(layout, &cluster)?;
         start_supervisor(layout, options.foreground)?;
@@ -84,7 +83,8 @@ fn prepare(layout: &Layout, cluster: &Cluster) -> Result<()> {
     make_dir(&layout.run(), 0o755)?;
     make_dir(&layout.images(), 0o700)?;
     make_dir(&layout.control(), 0o700)?;
-    chown(layout.control(), Some(CONTROL_UID), Some(CONTROL_UID)).context("give the control process its directory")?;
+    chown(layout.control(), Some(CONTROL_UID), Some(CONTROL_UID))
+        .context("give the control process its directory")?;
     for node in cluster.node_names() {
         make_dir(&layout.node_run(&node), 0o755)?;
     }
@@ -117,19 +117,23 @@ fn start_supervisor(layout: &Layout, foreground: bool) -> Result<()> {
     let log = layout.log("supervisor");
     let mut said = String::new();
     if !foreground {
-        File::open(&log).and_then(|mut file| file.read_to_string(&mut said)).with_context(|| log.display().to_string())?;
+        File::open(&log)
+            .and_then(|mut file| file.read_to_string(&mut said))
+            .with_context(|| log.display().to_string())?;
     }
     let last = said.lines().rev().take(3).collect::<Vec<_>>();
     bail!("the cluster did not start ({status})\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
 }
 
 fn wait_ready(layout: &Layout, cluster: &Cluster) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let ready = async {
         let socket = layout.admin_socket();
         wait_for_socket(&socket).await?;
         let nodes = Api::<Node>::all(node::client::unix(socket));
-        let mut events = std::pin::pin!(watcher(nodes, watcher::Config::default()).default_backoff().applied_objects());
+        let mut events =
+            std::pin::pin!(watcher(nodes, watcher::Config::default()).default_backoff().applied_objects());
         let mut seen = std::collections::BTreeSet::new();
         while seen.len() < cluster.nodes as usize {
             let node = match events.next().await {
@@ -139,7 +143,10 @@ fn wait_ready(layout: &Layout, cluster: &Cluster) -> Result<()> {
                 None => bail!("the watch on the nodes ended"),
             };
             let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            if conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+            if conditions
+                .into_iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            {
                 seen.extend(node.metadata.name.clone());
             }
         }
@@ -160,7 +167,8 @@ fn wait_ready(layout: &Layout, cluster: &Cluster) -> Result<()> {
 /// Waits until the control process listens: told by inotify, not by asking again and again.
 async fn wait_for_socket(socket: &std::path::Path) -> Result<()> {
     use rustix::fs::inotify;
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).context("inotify_init1")?;
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+        .context("inotify_init1")?;
     let dir = socket.parent().context("the socket's directory")?;
     inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)
         .with_context(|| format!("watch {}", dir.display()))?;

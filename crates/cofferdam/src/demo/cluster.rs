@@ -97,7 +97,8 @@ impl Demo {
     /// Waits until the pod is as asked.
     pub async fn until(&self, namespace: &str, name: &str, asked: impl Fn(&Pod) -> bool) -> Result<Pod> {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut events = std::pin::pin!(watcher(self.pods(namespace), config).default_backoff().applied_objects());
+        let mut events =
+            std::pin::pin!(watcher(self.pods(namespace), config).default_backoff().applied_objects());
         let mut last = None;
         let wait = async {
             while let Some(pod) = events.try_next().await.context("watch a pod")? {
@@ -152,13 +153,17 @@ impl Demo {
     pub fn process(&self, pod: &Pod, container: &str) -> Result<i32> {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let attempt = statuses.into_iter().find(|status| status.name == container).map_or(0, |one| one.restart_count);
+        let attempt =
+            statuses.into_iter().find(|status| status.name == container).map_or(0, |one| one.restart_count);
         let uid = pod.uid().unwrap_or_default();
         observe::first_process(&self.cluster.id, node, &uid, container, u32::try_from(attempt).unwrap_or(0))
     }
 
     pub async fn delete(&self, namespace: &str, name: &str) -> Result<()> {
-        self.pods(namespace).delete(name, &DeleteParams::default()).await.with_context(|| format!("delete {name}"))?;
+        self.pods(namespace)
+            .delete(name, &DeleteParams::default())
+            .await
+            .with_context(|| format!("delete {name}"))?;
         Ok(())
     }
 

@@ -25,12 +25,14 @@ use crate::cluster::{
 };
 
 #[derive(Args)]
-#[command(after_help = "The demo's own cluster does not touch yours. The names `nginx` and `busybox` of the manifests run the \
+#[command(
+    after_help = "The demo's own cluster does not touch yours. The names `nginx` and `busybox` of the manifests run the \
 program's own small tool image, so no registry is needed; give archives of the real ones with --image.
 
 Examples:
   cofferdam demo
-  cofferdam demo --keep              leave the cluster up to look around")]
+  cofferdam demo --keep              leave the cluster up to look around"
+)]
 pub struct DemoArgs {
     /// Leave the cluster running.
     #[arg(long)]
@@ -59,7 +61,14 @@ pub struct Row {
 pub struct Rows(Vec<Row>);
 
 impl Rows {
-    pub fn add(&mut self, id: &'static str, manifest: &'static str, asks: &str, seen: impl Into<String>, agrees: bool) {
+    pub fn add(
+        &mut self,
+        id: &'static str,
+        manifest: &'static str,
+        asks: &str,
+        seen: impl Into<String>,
+        agrees: bool,
+    ) {
         self.0.push(Row { id, manifest, asks: asks.to_owned(), seen: seen.into(), agrees });
     }
 }
@@ -85,7 +94,11 @@ pub fn run(layout: &Layout, args: &DemoArgs) -> Result<i32> {
         let total = rows.0.len();
         writeln!(out)?;
         match disagree {
-            0 => writeln!(out, "{total} behaviours, all as the manifests ask; {:.1} s", began.elapsed().as_secs_f64())?,
+            0 => writeln!(
+                out,
+                "{total} behaviours, all as the manifests ask; {:.1} s",
+                began.elapsed().as_secs_f64()
+            )?,
             _ => writeln!(out, "{disagree} of {total} behaviours are NOT as the manifests ask")?,
         }
         if args.keep {
@@ -161,7 +174,11 @@ fn write_table(out: &mut impl Write, rows: &[Row]) -> Result<()> {
     let manifests = width(|row| row.manifest, 8);
     let asks = width(|row| &row.asks, 18);
     let seen = width(|row| &row.seen, 4);
-    writeln!(out, "{:4} {:manifests$}  {:asks$}  {:seen$}  AGREE", "ROW", "MANIFEST", "THE MANIFEST ASKS", "SEEN")?;
+    writeln!(
+        out,
+        "{:4} {:manifests$}  {:asks$}  {:seen$}  AGREE",
+        "ROW", "MANIFEST", "THE MANIFEST ASKS", "SEEN"
+    )?;
     for row in rows {
         let word = match (row.agrees, coloured) {
             (true, true) => "\x1b[32myes\x1b[0m",
@@ -169,7 +186,11 @@ fn write_table(out: &mut impl Write, rows: &[Row]) -> Result<()> {
             (false, true) => "\x1b[31;1mNO\x1b[0m",
             (false, false) => "NO",
         };
-        writeln!(out, "{:4} {:manifests$}  {:asks$}  {:seen$}  {word}", row.id, row.manifest, row.asks, row.seen)?;
+        writeln!(
+            out,
+            "{:4} {:manifests$}  {:asks$}  {:seen$}  {word}",
+            row.id, row.manifest, row.asks, row.seen
+        )?;
     }
     Ok(())
 }

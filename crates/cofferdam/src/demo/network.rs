@@ -87,16 +87,34 @@ pub async fn rows(demo: &Demo, rows: &mut Rows) -> Result<()> {
     rows.add("D2", "12-netpol-default-deny", "nothing into any pod of the namespace", seen, agrees);
     let node = demo.node_init(&webserver.node)?;
     let probe = connect(node, webserver.ip, 80)?;
-    rows.add("D2", "12-netpol-default-deny", "the node's probes still pass", format!("the node's connection {}", probe.word()), probe.passes());
+    rows.add(
+        "D2",
+        "12-netpol-default-deny",
+        "the node's probes still pass",
+        format!("the node's connection {}", probe.word()),
+        probe.passes(),
+    );
     let (seen, agrees) = hold(&[
         flow(&webserver, &database, 5432, true),
         flow(&webserver, &database, 80, false),
         flow(&other, &database, 5432, false),
         flow(&client, &database, 5432, false),
     ])?;
-    rows.add("D3", "13-netpol-database", "webserver reaches the database on 5432, nobody else does", seen, agrees);
+    rows.add(
+        "D3",
+        "13-netpol-database",
+        "webserver reaches the database on 5432, nobody else does",
+        seen,
+        agrees,
+    );
     let alive = alive(established)?;
-    rows.add("D7", "12-netpol-default-deny", "open connections end at once", if alive { "it still carries data" } else { "the open flow carries nothing more" }, !alive);
+    rows.add(
+        "D7",
+        "12-netpol-default-deny",
+        "open connections end at once",
+        if alive { "it still carries data" } else { "the open flow carries nothing more" },
+        !alive,
+    );
 
     demo.apply(TENANT).await?;
     settle(&client, &cart).context("the policy is not enforced")?;
@@ -106,7 +124,11 @@ pub async fn rows(demo: &Demo, rows: &mut Rows) -> Result<()> {
     label(demo, "customers", serde_json::Value::Null).await?;
     let closed = wait_until(|| Ok(!connect(client.pid, cart.ip, 80)?.passes()))?;
     agrees &= opened && closed;
-    seen.push_str(if opened && closed { "; relabelling opens and closes" } else { "; relabelling does not take effect" });
+    seen.push_str(if opened && closed {
+        "; relabelling opens and closes"
+    } else {
+        "; relabelling does not take effect"
+    });
     rows.add("D4", "14-netpol-tenant", "only namespaces with tenant=manning reach the cart", seen, agrees);
 
     demo.apply(EGRESS).await?;

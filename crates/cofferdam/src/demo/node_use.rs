@@ -47,34 +47,57 @@ async fn host_port(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let label = "app=hostport-example";
     let pods = demo.until_running("default", label, 3).await?;
     let running: Vec<_> = pods.iter().filter(|pod| is_running(pod)).collect();
-    let nodes: BTreeSet<_> =
-        running.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
+    let nodes: BTreeSet<_> = running.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
     let pending = pods.iter().find(|pod| !is_running(pod)).context("a fourth pod")?.name_any();
     let unschedulable = |pod: &k8s_openapi::api::core::v1::Pod| {
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().find(|one| one.reason.as_deref() == Some("Unschedulable")).and_then(|one| one.message.clone())
+        conditions
+            .into_iter()
+            .find(|one| one.reason.as_deref() == Some("Unschedulable"))
+            .and_then(|one| one.message.clone())
     };
     let pod = demo.until("default", &pending, |pod| unschedulable(pod).is_some()).await?;
     let message = unschedulable(&pod).unwrap_or_default();
     let sentence = "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports.";
     let agrees = running.len() == 3 && nodes.len() == 3 && message.starts_with(sentence);
-    rows.add("A5", manifest, "4 replicas, one host port, 3 nodes", format!("3 run on 3 nodes, 1 pends: {}", message.split(". ").next().unwrap_or_default()), agrees);
+    rows.add(
+        "A5",
+        manifest,
+        "4 replicas, one host port, 3 nodes",
+        format!("3 run on 3 nodes, 1 pends: {}", message.split(". ").next().unwrap_or_default()),
+        agrees,
+    );
 
     let mut answers = 0;
     for pod in &running {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-        let index = demo.cluster.node_names().position(|name| name == node).context("the pod's node")? as u32 + 1;
+        let index =
+            demo.cluster.node_names().position(|name| name == node).context("the pod's node")? as u32 + 1;
         let from = demo.cluster.node_names().find(|name| *name != node).context("another node")?;
-        if let super::observe::Outcome::Answered(answer) = connect(demo.node_init(&from)?, demo.node_ip(index)?, 9000)? {
+        if let super::observe::Outcome::Answered(answer) =
+            connect(demo.node_init(&from)?, demo.node_ip(index)?, 9000)?
+        {
             answers += usize::from(answer.contains(&pod.name_any()));
         }
     }
-    rows.add("A3", manifest, "hostPort 9000 leads to that node's pod", format!("{answers} of 3 nodes answer with their own pod"), answers == 3);
+    rows.add(
+        "A3",
+        manifest,
+        "hostPort 9000 leads to that node's pod",
+        format!("{answers} of 3 nodes answer with their own pod"),
+        answers == 3,
+    );
 
     let first = running.first().context("a running pod")?.name_any();
     demo.delete("default", &first).await?;
     let started = demo.until("default", &pending, is_running).await.is_ok();
-    rows.add("A5", manifest, "a freed port lets the fourth start", if started { "it runs" } else { "it still pends" }, started);
+    rows.add(
+        "A5",
+        manifest,
+        "a freed port lets the fourth start",
+        if started { "it runs" } else { "it still pends" },
+        started,
+    );
     Ok(())
 }
 
@@ -87,7 +110,13 @@ async fn host_pid_ipc(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let agrees = pid && code == 0 && output == "cofferdam";
     rows.add("A6", manifest, "hostPID", format!("the node's pid inode; /proc/1 is {output}"), agrees);
     let ipc = !shared(pod.pid, node, &["ipc"])?.is_empty();
-    rows.add("A7", manifest, "hostIPC", if ipc { "the node's ipc inode" } else { "an ipc inode of its own" }, ipc);
+    rows.add(
+        "A7",
+        manifest,
+        "hostIPC",
+        if ipc { "the node's ipc inode" } else { "an ipc inode of its own" },
+        ipc,
+    );
     Ok(())
 }
 

@@ -35,7 +35,9 @@ pub fn status(pid: i32) -> Result<BTreeMap<String, String>> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let fields = text.lines().filter_map(|line| line.split_once(':'));
-    Ok(fields.map(|(name, value)| (name.to_owned(), value.split_whitespace().collect::<Vec<_>>().join(" "))).collect())
+    Ok(fields
+        .map(|(name, value)| (name.to_owned(), value.split_whitespace().collect::<Vec<_>>().join(" ")))
+        .collect())
 }
 
 /// The inode that stands for a namespace.
@@ -100,7 +102,9 @@ fn ask(mut stream: TcpStream) -> Result<Outcome> {
         .write_all(b"GET / HTTP/1.0\r\nHost: demo\r\n\r\n")
         .and_then(|()| stream.read_to_string(&mut answer).map(drop));
     match exchange {
-        Ok(()) => Ok(Outcome::Answered(answer.rsplit("\r\n\r\n").next().unwrap_or_default().trim().to_owned())),
+        Ok(()) => {
+            Ok(Outcome::Answered(answer.rsplit("\r\n\r\n").next().unwrap_or_default().trim().to_owned()))
+        }
         Err(_) => Ok(Outcome::Dropped),
     }
 }

@@ -56,7 +56,13 @@ fn own_namespaces(demo: &Demo, pod: &Seen, rows: &mut Rows) -> Result<()> {
             own.push(kind);
         }
     }
-    rows.add("A1", "05-default-security", "namespaces of its own", format!("own {}", own.join(" ")), own == kinds);
+    rows.add(
+        "A1",
+        "05-default-security",
+        "namespaces of its own",
+        format!("own {}", own.join(" ")),
+        own == kinds,
+    );
     Ok(())
 }
 
@@ -86,7 +92,13 @@ async fn hardened(demo: &Demo, pod: &Seen, rows: &mut Rows) -> Result<()> {
     rows.add("B5", manifest, "allowPrivilegeEscalation false", format!("NoNewPrivs {nnp}"), nnp == "1");
     let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| field(&status, set));
     let empty = sets.iter().all(|set| set == "0000000000000000");
-    rows.add("B7", manifest, "capabilities drop ALL", if empty { "all five sets empty".to_owned() } else { sets.join(" ") }, empty);
+    rows.add(
+        "B7",
+        manifest,
+        "capabilities drop ALL",
+        if empty { "all five sets empty".to_owned() } else { sets.join(" ") },
+        empty,
+    );
     let (code, output) = demo.exec(pod, "secure-container", &tool(&["write", "/probe", "x"])).await?;
     let denied = code != 0 && output.contains("Read-only file system");
     rows.add("B6", manifest, "readOnlyRootFilesystem", format!("write to /: {}", last(&output)), denied);
@@ -107,7 +119,13 @@ async fn non_root(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let pod = demo.until("default", "non-root", |pod| waits(pod).is_some()).await?;
     let message = waits(&pod).and_then(|one| one.message).unwrap_or_default();
     let agrees = message.starts_with("container has runAsNonRoot and image will run as root");
-    rows.add("B3", "", "runAsNonRoot, an image of root", format!("never starts: {}", message.split(" (pod").next().unwrap_or_default()), agrees);
+    rows.add(
+        "B3",
+        "",
+        "runAsNonRoot, an image of root",
+        format!("never starts: {}", message.split(" (pod").next().unwrap_or_default()),
+        agrees,
+    );
     demo.delete("default", "non-root").await
 }
 
@@ -120,7 +138,8 @@ async fn privileged(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let devices = std::fs::read_dir(format!("{root}/dev"))?.count();
     let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", pod.pid))?;
     let sys = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/sys")).unwrap_or_default();
-    let writable = sys.split(' ').nth(3).is_some_and(|options| options.split(',').any(|option| option == "rw"));
+    let writable =
+        sys.split(' ').nth(3).is_some_and(|options| options.split(',').any(|option| option == "rw"));
     let agrees = caps == bounding()? && seccomp == "0" && writable && devices > 20;
     let seen = format!(
         "{} capabilities, {devices} devices, seccomp {seccomp}, /sys {}",
@@ -136,8 +155,15 @@ async fn capabilities(demo: &Demo, default: &Seen, rows: &mut Rows) -> Result<()
     let pod = demo.running("default", "cap-example").await?;
     let status = status(pod.pid)?;
     let sets = ["CapPrm", "CapEff", "CapBnd"].map(|set| field(&status, set));
-    let exact = sets.iter().all(|set| set == "0000000000003000") && field(&status, "CapAmb") == "0000000000000000";
-    rows.add("B7", manifest, "drop ALL, add NET_ADMIN NET_RAW", format!("CapEff {}", sets[1].trim_start_matches('0')), exact);
+    let exact =
+        sets.iter().all(|set| set == "0000000000003000") && field(&status, "CapAmb") == "0000000000000000";
+    rows.add(
+        "B7",
+        manifest,
+        "drop ALL, add NET_ADMIN NET_RAW",
+        format!("CapEff {}", sets[1].trim_start_matches('0')),
+        exact,
+    );
     let (with, said) = demo.exec(&pod, "my-container", &tool(&["mklink", "probe0"])).await?;
     let (without, refused) = demo.exec(default, "main", &tool(&["mklink", "probe0"])).await?;
     let agrees = with == 0 && without != 0 && refused.contains("Operation not permitted");
@@ -153,12 +179,15 @@ async fn groups(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let (wrote, said) = demo.exec(&shared, "first", &tool(&["write", "/volume/file", "from-first"])).await?;
     // As in every system: the writer's umask keeps its group from writing until it says otherwise.
     demo.exec(&shared, "first", &tool(&["chmod", "664", "/volume/file"])).await?;
-    let (appended, refused) = demo.exec(&shared, "second", &tool(&["write", "/volume/file", "from-second"])).await?;
+    let (appended, refused) =
+        demo.exec(&shared, "second", &tool(&["write", "/volume/file", "from-second"])).await?;
     let (read, text) = demo.exec(&shared, "first", &tool(&["read", "/volume/file"])).await?;
     let agrees = wrote == 0 && appended == 0 && read == 0 && text == "from-second";
-    let seen = if agrees { "each writes the other's file".to_owned() } else { format!("{said} {refused} {text}") };
+    let seen =
+        if agrees { "each writes the other's file".to_owned() } else { format!("{said} {refused} {text}") };
     rows.add("B12", "09-shared-volume", "two users share a volume by fsGroup 555", seen, agrees);
-    let has = |groups: &str, wanted: &[&str]| wanted.iter().all(|group| groups.split(' ').any(|one| one == *group));
+    let has =
+        |groups: &str, wanted: &[&str]| wanted.iter().all(|group| groups.split(' ').any(|one| one == *group));
     rows.add(
         "B10",
         "09-shared-volume",
@@ -170,7 +199,13 @@ async fn groups(demo: &Demo, rows: &mut Rows) -> Result<()> {
     let groups = field(&status(supplemental.pid)?, "Groups");
     let (_, owner) = demo.exec(&supplemental, "app", &tool(&["stat", "/data"])).await?;
     let agrees = has(&groups, &["2000", "3000"]) && owner.contains("gid 0");
-    rows.add("B11", "10-supplemental-groups", "groups for the process alone", format!("Groups {groups}; volume {owner}"), agrees);
+    rows.add(
+        "B11",
+        "10-supplemental-groups",
+        "groups for the process alone",
+        format!("Groups {groups}; volume {owner}"),
+        agrees,
+    );
     let pod = demo.running("default", "fsgroup-example").await?;
     let (code, said) = demo.exec(&pod, "my-container", &tool(&["write", "/data/file", "x"])).await?;
     let (_, owner) = demo.exec(&pod, "my-container", &tool(&["stat", "/data/file"])).await?;

@@ -159,7 +159,12 @@ pub fn text(output: &Output) -> String {
 pub fn traces(id: &str) -> BTreeSet<String> {
     let mut traces = BTreeSet::new();
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read mounts");
-    traces.extend(mounts.lines().filter(|line| line.contains("cofferdam") || line.contains("cfd-")).map(|line| format!("mount {line}")));
+    traces.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains("cofferdam") || line.contains("cfd-"))
+            .map(|line| format!("mount {line}")),
+    );
     for entry in fs::read_dir("/sys/class/net").expect("read links").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.contains(id) {

@@ -68,11 +68,12 @@ impl Backend for Containers {
             ));
         };
         let attempt = match previous {
-            true => newest.checked_sub(1).ok_or_else(|| missing("previous terminated container"))
-                .map_err(|mut refused| {
+            true => newest.checked_sub(1).ok_or_else(|| missing("previous terminated container")).map_err(
+                |mut refused| {
                     refused.message = refused.message.map(|message| format!("{message} not found"));
                     refused
-                })?,
+                },
+            )?,
             false => newest,
         };
         let subject =
@@ -171,7 +172,8 @@ impl Backend for Containers {
     }
 
     async fn port_forward(&self, namespace: &str, pod: &str, port: u16) -> Result<TcpStream, Refused> {
-        let target = Target { namespace: namespace.to_owned(), pod: pod.to_owned(), container: String::new() };
+        let target =
+            Target { namespace: namespace.to_owned(), pod: pod.to_owned(), container: String::new() };
         let link = self.view(&target)?.shown().link.ok_or_else(|| {
             status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", format!("pod {pod} has no sandbox"))
         })?;
@@ -189,7 +191,8 @@ impl Backend for Containers {
                 eprintln!("nobody waits for a forwarded port any more");
             }
         });
-        let broken = |error: io::Error| status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string());
+        let broken =
+            |error: io::Error| status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string());
         let stream = connected.await.map_err(|error| broken(io::Error::other(error)))?.map_err(broken)?;
         stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).map_err(broken)
     }

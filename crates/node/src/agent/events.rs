@@ -91,7 +91,11 @@ impl Recorder {
         let now = Timestamp::now();
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{:x}", object.name.as_deref().unwrap_or_default(), now.as_nanosecond())),
+                name: Some(format!(
+                    "{}.{:x}",
+                    object.name.as_deref().unwrap_or_default(),
+                    now.as_nanosecond()
+                )),
                 // Events of cluster-wide objects live in the default namespace.
                 namespace: Some(object.namespace.clone().unwrap_or_else(|| "default".into())),
                 ..Default::default()

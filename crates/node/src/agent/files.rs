@@ -23,7 +23,12 @@ pub fn paths(config: &Config, uid: &str) -> PodFiles {
 }
 
 /// Writes them; the error names the path.
-pub fn write(config: &Config, pod: &Pod, effective: &PodEffective, ips: &[String]) -> Result<(), (PathBuf, io::Error)> {
+pub fn write(
+    config: &Config,
+    pod: &Pod,
+    effective: &PodEffective,
+    ips: &[String],
+) -> Result<(), (PathBuf, io::Error)> {
     let dir = config.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let files = [
@@ -50,12 +55,15 @@ fn hosts(pod: &Pod, effective: &PodEffective, ips: &[String], node: &str) -> Str
             "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
              fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
         );
-        let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
+        let subdomain =
+            spec.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         for ip in ips {
             let name = &effective.hostname;
             text.push_str(&match subdomain {
-                Some(subdomain) => format!("{ip}\t{name}.{subdomain}.{namespace}.svc.cluster.local\t{name}\n"),
+                Some(subdomain) => {
+                    format!("{ip}\t{name}.{subdomain}.{namespace}.svc.cluster.local\t{name}\n")
+                }
                 None => format!("{ip}\t{name}\n"),
             });
         }
@@ -137,7 +145,8 @@ mod tests {
     use super::*;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({ "metadata": { "namespace": "n" }, "spec": spec })).expect("a pod")
+        serde_json::from_value(serde_json::json!({ "metadata": { "namespace": "n" }, "spec": spec }))
+            .expect("a pod")
     }
 
     #[test]

@@ -11,12 +11,12 @@ use std::{
 };
 
 use keeper::protocol::{
-    ContainerId, ContainerPlan, Event, ExecPlan, Exit, Failure, FromKeeper, KeeperState, MAX_FDS,
-    MAX_FRAME, Reply, Request, SandboxPlan, TerminalOf, TerminalSize, ToKeeper, UnixNanos,
+    ContainerId, ContainerPlan, Event, ExecPlan, Exit, Failure, FromKeeper, KeeperState, MAX_FDS, MAX_FRAME,
+    Reply, Request, SandboxPlan, TerminalOf, TerminalSize, ToKeeper, UnixNanos,
 };
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use tokio::{
     io::Interest,
@@ -189,7 +189,14 @@ struct Connection {
 
 impl Connection {
     fn new(socket: Socket, events: mpsc::Sender<Event>) -> Connection {
-        Connection { socket, events, pending: HashMap::new(), next: 1, input: Vec::new(), fds: VecDeque::new() }
+        Connection {
+            socket,
+            events,
+            pending: HashMap::new(),
+            next: 1,
+            input: Vec::new(),
+            fds: VecDeque::new(),
+        }
     }
 
     async fn run(&mut self, mut calls: mpsc::Receiver<Call>) -> io::Result<()> {

@@ -81,7 +81,8 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         images,
         net,
         recorder,
-        keeper: kernel::fds::sealed_file("keeper", crate::keeper_image::KEEPER).map_err(AgentError::Keeper)?,
+        keeper: kernel::fds::sealed_file("keeper", crate::keeper_image::KEEPER)
+            .map_err(AgentError::Keeper)?,
         images_changed,
         services,
         views: Mutex::default(),
@@ -89,11 +90,8 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     });
     let config = &ctx.config;
     let socket = listen(&config.run_dir.join("agent.sock"), config.control_uid)?;
-    let serving = crate::server::serve(
-        socket,
-        vec![0, config.control_uid],
-        Arc::new(backend::Containers(ctx.clone())),
-    );
+    let serving =
+        crate::server::serve(socket, vec![0, config.control_uid], Arc::new(backend::Containers(ctx.clone())));
     let (reporter, node) = (ctx.recorder.clone(), config.node.clone());
     tokio::spawn(net::follow_services(ctx.client.clone(), ctx.net.clone(), node.clone(), move |error| {
         let message = format!("the node's packet filter could not be programmed with Services: {error}");
@@ -145,7 +143,9 @@ fn net_config(config: &Config, recorder: events::Recorder) -> Result<NodeNetConf
                 &node,
                 events::Kind::Warning,
                 "PacketFilterRepaired",
-                &format!("{by} changed the node's packet filter; it was written again (generation {generation})"),
+                &format!(
+                    "{by} changed the node's packet filter; it was written again (generation {generation})"
+                ),
             ),
             NetEvent::RepairFailed { by, error } => recorder.node(
                 &node,
@@ -168,7 +168,10 @@ fn other_nodes(config: &Config) -> Result<Vec<(Ipv4Net, std::net::Ipv4Addr)>, Ag
     let others = (1..=config.nodes).filter(|index| *index != config.index);
     Ok(others
         .filter_map(|index| {
-            Some((crate::net::fabric::pod_block(pods, index)?, crate::net::fabric::node_address(nodes, index)?))
+            Some((
+                crate::net::fabric::pod_block(pods, index)?,
+                crate::net::fabric::node_address(nodes, index)?,
+            ))
         })
         .collect())
 }

@@ -25,7 +25,8 @@ pub async fn environment(
     let failed = |error: kube::Error| ConfigError::config(error.to_string());
     let config_maps: BTreeMap<String, ConfigMap> =
         fetch(&ctx.client, namespace, &wanted.config_maps).await.map_err(failed)?;
-    let secrets: BTreeMap<String, Secret> = fetch(&ctx.client, namespace, &wanted.secrets).await.map_err(failed)?;
+    let secrets: BTreeMap<String, Secret> =
+        fetch(&ctx.client, namespace, &wanted.secrets).await.map_err(failed)?;
     let state = ctx.services.state();
     let services: Vec<&Service> = state
         .iter()
@@ -80,7 +81,10 @@ async fn fetch<K>(
     names: &BTreeSet<String>,
 ) -> Result<BTreeMap<String, K>, kube::Error>
 where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
     K::DynamicType: Default,
 {
     let api = Api::<K>::namespaced(client.clone(), namespace);

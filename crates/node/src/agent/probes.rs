@@ -66,7 +66,12 @@ pub struct Target {
 }
 
 /// Starts the startup probe alone if there is one and has not passed, else readiness and liveness probes.
-pub fn start(container: &Container, started: bool, target: &Target, reports: &mpsc::Sender<Report>) -> Probes {
+pub fn start(
+    container: &Container,
+    started: bool,
+    target: &Target,
+    reports: &mpsc::Sender<Report>,
+) -> Probes {
     let chosen = match (&container.startup_probe, started) {
         (Some(probe), false) => vec![(Kind::Startup, probe)],
         _ => [(Kind::Readiness, &container.readiness_probe), (Kind::Liveness, &container.liveness_probe)]
@@ -96,7 +101,9 @@ async fn run(kind: Kind, probe: Probe, target: Target, reports: mpsc::Sender<Rep
         interval.tick().await;
         let result = match tokio::time::timeout(timeout, once(&probe, &target)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("command timed out: context deadline exceeded after {}s", timeout.as_secs())),
+            Err(_) => {
+                Err(format!("command timed out: context deadline exceeded after {}s", timeout.as_secs()))
+            }
         };
         let passed = result.is_ok();
         run = if last == Some(passed) { run + 1 } else { 1 };
@@ -127,7 +134,10 @@ async fn once(probe: &Probe, target: &Target) -> Result<(), String> {
     if let Some(socket) = &probe.tcp_socket {
         let host = host(socket.host.as_deref(), target)?;
         let port = port(&socket.port, target)?;
-        return TcpStream::connect((host, port)).await.map(drop).map_err(|error| format!("dial tcp {host}:{port}: {error}"));
+        return TcpStream::connect((host, port))
+            .await
+            .map(drop)
+            .map_err(|error| format!("dial tcp {host}:{port}: {error}"));
     }
     Err("this kind of probe (grpc) is not carried out by this node".to_owned())
 }
@@ -149,7 +159,9 @@ fn port(port: &IntOrString, target: &Target) -> Result<u16, String> {
             .map(|port| port.container_port)
             .or_else(|| name.parse().ok()),
     };
-    number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| format!("couldn't find port: {port:?}"))
+    number
+        .and_then(|number| u16::try_from(number).ok())
+        .ok_or_else(|| format!("couldn't find port: {port:?}"))
 }
 
 async fn by_exec(exec: &ExecAction, target: &Target) -> Result<(), String> {
@@ -223,7 +235,11 @@ async fn by_http(get: &HTTPGetAction, target: &Target) -> Result<(), String> {
         let code = response.status().as_u16();
         // Enough of the body is read for the server to finish; what it says does not matter.
         drop(http_body_util::Limited::new(response.into_body(), LONGEST_OUTPUT).collect().await);
-        if (200..400).contains(&code) { Ok(()) } else { Err(format!("HTTP probe failed with statuscode: {code}")) }
+        if (200..400).contains(&code) {
+            Ok(())
+        } else {
+            Err(format!("HTTP probe failed with statuscode: {code}"))
+        }
     };
     tokio::select! {
         result = exchange => result,

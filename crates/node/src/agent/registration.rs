@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, fs, net::Ipv4Addr};
 
 use k8s_openapi::{
-    api::core::v1::{
-        Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
-    },
+    api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo},
     apimachinery::pkg::{
         api::resource::Quantity,
         apis::meta::v1::{ObjectMeta, Time},
@@ -22,7 +20,12 @@ use serde_json::json;
 const MAX_PODS: u32 = 110;
 
 /// Creates the Node object, or brings an existing one up to date, with its status Ready.
-pub async fn register(client: &kube::Client, name: &str, ip: Ipv4Addr, pod_cidr: &str) -> Result<Node, kube::Error> {
+pub async fn register(
+    client: &kube::Client,
+    name: &str,
+    ip: Ipv4Addr,
+    pod_cidr: &str,
+) -> Result<Node, kube::Error> {
     let api = Api::<Node>::all(client.clone());
     let labels: BTreeMap<String, String> = [
         ("kubernetes.io/hostname", name),
@@ -73,9 +76,19 @@ fn status(name: &str, ip: Ipv4Addr) -> NodeStatus {
         capacity: Some(resources.clone()),
         allocatable: Some(resources),
         conditions: Some(vec![
-            condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            condition(
+                "MemoryPressure",
+                "False",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
             condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            condition(
+                "PIDPressure",
+                "False",
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
             condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
         ]),
         node_info: Some(node_info()),

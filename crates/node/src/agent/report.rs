@@ -84,7 +84,8 @@ impl Reporter {
     pub async fn flush(&mut self) {
         let newest = self.newest.borrow().clone();
         let Some(newest) = newest else { return };
-        let is_newest = |sent: &Option<Arc<PodStatus>>| sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &newest));
+        let is_newest =
+            |sent: &Option<Arc<PodStatus>>| sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &newest));
         // The task ended: there is nothing more to wait for.
         drop(self.sent.wait_for(is_newest).await);
     }
@@ -94,7 +95,9 @@ impl Reporter {
 fn body(uid: &str, status: &PodStatus) -> Value {
     let mut fields = serde_json::to_value(status).unwrap_or_default();
     if let Value::Object(fields) = &mut fields {
-        for name in ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        for name in
+            ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "ephemeralContainerStatuses"]
+        {
             fields.entry(name).or_insert(Value::Null);
         }
     }

@@ -87,7 +87,11 @@ struct Namespaces {
     child: Child,
 }
 
-async fn namespaces(ctx: &Arc<Context>, pod: &Pod, effective: &PodEffective) -> Result<Namespaces, SandboxError> {
+async fn namespaces(
+    ctx: &Arc<Context>,
+    pod: &Pod,
+    effective: &PodEffective,
+) -> Result<Namespaces, SandboxError> {
     let subject = Subject::of(pod);
     let dir = ctx.config.pod_dir(&subject.uid);
     fs::create_dir_all(&dir).map_err(file_error("create", &dir))?;
@@ -106,7 +110,9 @@ async fn namespaces(ctx: &Arc<Context>, pod: &Pod, effective: &PodEffective) -> 
         false => None,
         true => {
             let mut fds = fds.into_iter();
-            let (Some(netns), Some(socket)) = (fds.next(), fds.next()) else { return Err(SandboxError::NoNetwork) };
+            let (Some(netns), Some(socket)) = (fds.next(), fds.next()) else {
+                return Err(SandboxError::NoNetwork);
+            };
             match attach(ctx, pod_net(pod), netns, socket) {
                 Ok(address) => Some(address),
                 Err(error) => {
@@ -191,7 +197,8 @@ pub fn pod_net(pod: &Pod) -> PodNet {
     let mut named_ports = Vec::new();
     // Init containers that stay (sidecars) have ports too.
     let spec = pod.spec.as_ref();
-    let all = spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let all =
+        spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     for port in all.flat_map(|container| container.ports.iter().flatten()) {
         let protocol = match port.protocol.as_deref() {
             Some("UDP") => Protocol::Udp,
@@ -202,9 +209,14 @@ pub fn pod_net(pod: &Pod) -> PodNet {
         if let Some(name) = &port.name {
             named_ports.push(NamedPort { name: name.clone(), protocol, port: container_port });
         }
-        if let Some(host_port) = port.host_port.and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0) {
-            let host_ip =
-                port.host_ip.as_deref().and_then(|ip| ip.parse().ok()).filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+        if let Some(host_port) =
+            port.host_port.and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0)
+        {
+            let host_ip = port
+                .host_ip
+                .as_deref()
+                .and_then(|ip| ip.parse().ok())
+                .filter(|ip: &Ipv4Addr| !ip.is_unspecified());
             host_ports.push(HostPort { host_ip, protocol, host_port, container_port });
         }
     }

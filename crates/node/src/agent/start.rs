@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-
     path::Path,
     sync::Arc,
     time::Instant,
@@ -72,7 +71,9 @@ pub async fn image(ctx: &Context, pod: &Pod, container: &Container) -> Result<Im
         _ => PullPolicy::IfNotPresent,
     };
     let began = Instant::now();
-    let tell = |reason: &str, message: &str| ctx.recorder.pod(pod, Some(&container.name), Kind::Normal, reason, message);
+    let tell = |reason: &str, message: &str| {
+        ctx.recorder.pod(pod, Some(&container.name), Kind::Normal, reason, message)
+    };
     let mut pulled = false;
     let image = ctx
         .images
@@ -117,10 +118,10 @@ pub async fn run(request: Request, start: &Start) -> Result<Running, StartError>
     let users = UserDatabase { passwd: passwd.as_deref(), group: group.as_deref() };
     let effective = resolve(&pod, &container, kind, &image.config, &users, &ctx.facts)?;
     let environment = objects::environment(&ctx, &pod, &container, &pod_ips).await?;
-    let (mounts, fds) = volumes
-        .mounts(&pod, &container, &environment.variables)?;
+    let (mounts, fds) = volumes.mounts(&pod, &container, &environment.variables)?;
 
-    let dir = ctx.config.pod_dir(&subject.uid).join("containers").join(&start.name).join(start.attempt.to_string());
+    let dir =
+        ctx.config.pod_dir(&subject.uid).join("containers").join(&start.name).join(start.attempt.to_string());
     let failed = |what: &str, error: io::Error| ConfigError::create(format!("{what}: {error}"));
     let termination_log =
         files::termination_log(&dir).map_err(|error| failed("create the termination message file", error))?;
@@ -132,7 +133,9 @@ pub async fn run(request: Request, start: &Start) -> Result<Running, StartError>
         })?),
         _ => None,
     };
-    let cgroup = Path::new("/").join(ctx.config.pod_cgroup(&subject.uid)).join(format!("{}_{}", start.name, start.attempt));
+    let cgroup = Path::new("/")
+        .join(ctx.config.pod_cgroup(&subject.uid))
+        .join(format!("{}_{}", start.name, start.attempt));
     let spec = policy::container::spec(&ContainerInput {
         pod: &pod,
         container: &container,
@@ -149,13 +152,16 @@ pub async fn run(request: Request, start: &Start) -> Result<Running, StartError>
         seccomp_profile: seccomp_profile.as_deref(),
         node: &ctx.facts,
     })?;
-    let log_path =
-        ctx.config.log_dir(&subject).join(&start.name).join(format!("{}.log", start.attempt));
+    let log_path = ctx.config.log_dir(&subject).join(&start.name).join(format!("{}.log", start.attempt));
     let plan = ContainerPlan {
         name: start.name.clone(),
         attempt: start.attempt,
         spec,
-        rootfs: Rootfs::Overlay { lower: image.layers.clone(), upper: dir.join("upper"), work: dir.join("work") },
+        rootfs: Rootfs::Overlay {
+            lower: image.layers.clone(),
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+        },
         log_path: Some(log_path.clone()),
         tty: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),
@@ -207,9 +213,8 @@ pub fn termination_message(container: &Container, state: &ContainerState) -> Str
         && fall_back
         && let Some(path) = &state.log_path
     {
-        message = log_tail(path).unwrap_or_else(|error| {
-            format!("Error on reading termination message from logs: {error}")
-        });
+        message = log_tail(path)
+            .unwrap_or_else(|error| format!("Error on reading termination message from logs: {error}"));
     }
     message
 }
@@ -260,9 +265,9 @@ fn signal_number(name: &str) -> Option<i32> {
         return (1..=64).contains(&number).then_some(number);
     }
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-        "WINCH", "IO", "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
     let bare = name.strip_prefix("SIG").unwrap_or(name);
     if let Some(index) = NAMES.iter().position(|known| *known == bare) {
@@ -307,7 +312,6 @@ fn remove(path: &Path) {
         eprintln!("remove {}: {error}", path.display());
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -42,7 +42,8 @@ pub fn images(store: &ImageStore) -> Result<watch::Receiver<u64>, StoreError> {
 /// All services, kept up to date.
 pub fn services(client: kube::Client) -> reflector::Store<Service> {
     let (store, writer) = reflector::store();
-    let events = watcher(Api::<Service>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    let events =
+        watcher(Api::<Service>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
     // The watcher tells of its errors by trying again; there is nothing else to do with them.
     tokio::spawn(async move { events.for_each(|_| std::future::ready(())).await });
     store
@@ -257,7 +258,9 @@ impl Cluster {
             }
             watcher::Event::InitDone => {
                 let gone = self.policies.end();
-                batch.policy.extend(gone.into_iter().map(|(namespace, name)| RemovePolicy { namespace, name }));
+                batch
+                    .policy
+                    .extend(gone.into_iter().map(|(namespace, name)| RemovePolicy { namespace, name }));
             }
         }
     }

@@ -109,7 +109,12 @@ struct Worker {
 }
 
 /// Drives one pod until its object is gone and nothing of it is left.
-pub async fn run(ctx: Arc<Context>, pod: Arc<Pod>, mut queue: mpsc::Receiver<Message>, survivor: Option<Survivor>) {
+pub async fn run(
+    ctx: Arc<Context>,
+    pod: Arc<Pod>,
+    mut queue: mpsc::Receiver<Message>,
+    survivor: Option<Survivor>,
+) {
     let subject = Subject::of(&pod);
     let view = ctx.view(&subject);
     let reporter = Reporter::start(ctx.client.clone(), subject.clone());
@@ -247,7 +252,9 @@ impl Worker {
             return SignedDuration::ZERO;
         }
         let spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-        SignedDuration::from_secs(self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30).max(0))
+        SignedDuration::from_secs(
+            self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30).max(0),
+        )
     }
 
     /// An earlier agent's pod whose keeper lives.
@@ -291,14 +298,17 @@ impl Worker {
         let (started, ready) = self.without_probes(&id.name);
         let exit = match &state.phase {
             ContainerPhase::Running => None,
-            ContainerPhase::Exited(exit) => Some(exit_of(exit, state, container_id.clone(), self.final_message(state))),
+            ContainerPhase::Exited(exit) => {
+                Some(exit_of(exit, state, container_id.clone(), self.final_message(state)))
+            }
         };
         let record = &mut self.record.containers[index];
         if record.restarts > id.attempt {
             return;
         }
         // Told twice (by the start's answer and by the event): what the probes have found since stays.
-        let same = record.restarts == id.attempt && record.container_id.as_deref() == Some(container_id.as_str());
+        let same =
+            record.restarts == id.attempt && record.container_id.as_deref() == Some(container_id.as_str());
         if same && exit.is_none() && matches!(record.state, State::Running { .. }) {
             return;
         }
@@ -440,12 +450,16 @@ impl Worker {
         if self.volumes.is_none() {
             if self.due(&Subtask::Volumes, now) {
                 let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
-                self.operation = Some(Box::pin(async move { Done::Volumes(sandbox::volumes(&ctx, &pod).await) }));
+                self.operation =
+                    Some(Box::pin(async move { Done::Volumes(sandbox::volumes(&ctx, &pod).await) }));
             }
             return;
         }
-        let Some(start) =
-            decision.start.iter().find(|start| self.due(&Subtask::Container(start.name.clone()), now)).cloned()
+        let Some(start) = decision
+            .start
+            .iter()
+            .find(|start| self.due(&Subtask::Container(start.name.clone()), now))
+            .cloned()
         else {
             return;
         };
@@ -513,7 +527,12 @@ impl Worker {
             return;
         }
         let now = self.now();
-        self.event(None, Kind::Warning, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+        self.event(
+            None,
+            Kind::Warning,
+            "SandboxChanged",
+            "Pod sandbox changed, it will be killed and re-created.",
+        );
         if let Err(error) = sandbox::clear(&self.ctx, &self.subject) {
             self.event(None, Kind::Warning, "FailedKillPod", &format!("error killing pod: {error}"));
         }
@@ -551,7 +570,8 @@ impl Worker {
         if grace == SignedDuration::ZERO {
             return; // `kill_overdue` comes next
         }
-        let signal = start::stop_signal(self.container(name).map(|(_, container)| container), self.images.get(name));
+        let signal =
+            start::stop_signal(self.container(name).map(|(_, container)| container), self.images.get(name));
         if let Err(error) = link.signal(id, signal).await {
             // It may just have ended; if not, the grace period's end kills it.
             eprintln!("stop container {name} of {}/{}: {error}", self.subject.namespace, self.subject.name);
@@ -562,12 +582,19 @@ impl Worker {
         let overdue: Vec<String> =
             self.killing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         for name in overdue {
-            let Some(record) = self.record.containers.iter().find(|record| record.name == name) else { continue };
+            let Some(record) = self.record.containers.iter().find(|record| record.name == name) else {
+                continue;
+            };
             let id = ContainerId { name: name.clone(), attempt: record.restarts };
             if let Some(link) = &self.link
                 && let Err(error) = link.kill(id).await
             {
-                self.event(Some(&name), Kind::Warning, "FailedKillPod", &format!("error killing pod: {error}"));
+                self.event(
+                    Some(&name),
+                    Kind::Warning,
+                    "FailedKillPod",
+                    &format!("error killing pod: {error}"),
+                );
             }
             // Asked again should the kernel take its time.
             self.killing.insert(name, now + SignedDuration::from_secs(5));
@@ -611,7 +638,9 @@ impl Worker {
             .record
             .containers
             .iter()
-            .map(|record| (record.name.clone(), (record.restarts, matches!(record.state, State::Running { .. }))))
+            .map(|record| {
+                (record.name.clone(), (record.restarts, matches!(record.state, State::Running { .. })))
+            })
             .collect();
         self.view.show(self.link.clone(), running, self.pod.clone());
         if self.gone {
@@ -627,11 +656,17 @@ impl Worker {
 
 fn reported_status(record: &PodRecord, name: &str) -> Option<k8s_openapi::api::core::v1::ContainerStatus> {
     let status = &record.reported;
-    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    let lists =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     lists.into_iter().flatten().flatten().find(|status| status.name == name).cloned()
 }
 
-fn exit_of(exit: &keeper::protocol::Exit, state: &ContainerState, container_id: String, message: String) -> Exit {
+fn exit_of(
+    exit: &keeper::protocol::Exit,
+    state: &ContainerState,
+    container_id: String,
+    message: String,
+) -> Exit {
     let how = match (exit.oom_killed, exit.signal) {
         (true, _) => How::OomKilled,
         (false, Some(signal)) => How::Signal(signal),

@@ -1,7 +1,7 @@
 //! What becomes of a worker's operations and probes: the record, the events, and when a failure is tried again.
 
-use keeper::protocol::ContainerId;
 use k8s_openapi::jiff::Timestamp;
+use keeper::protocol::ContainerId;
 use policy::{
     lifecycle::{self, Exit, How, Sandbox, Start, State, Stop},
     security_context::ContainerKind,
@@ -90,7 +90,12 @@ impl Worker {
             let text = format!("Failed to pull image \"{image}\": {message}");
             self.event(Some(container), Kind::Warning, "Failed", &text);
             self.event(Some(container), Kind::Warning, "Failed", "Error: ErrImagePull");
-            self.event(Some(container), Kind::Normal, "BackOff", &format!("Back-off pulling image \"{image}\""));
+            self.event(
+                Some(container),
+                Kind::Normal,
+                "BackOff",
+                &format!("Back-off pulling image \"{image}\""),
+            );
             self.event(Some(container), Kind::Warning, "Failed", "Error: ImagePullBackOff");
             let waiting = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
             self.waits(container, "ImagePullBackOff", &waiting);
@@ -182,7 +187,8 @@ impl Worker {
             (_, None) => {}
             (probes::Kind::Readiness, Some(ready)) => record.state = State::Running { since, started, ready },
             (probes::Kind::Startup, Some(true)) => {
-                let ready = ready || self.container(&name).is_some_and(|(_, one)| one.readiness_probe.is_none());
+                let ready =
+                    ready || self.container(&name).is_some_and(|(_, one)| one.readiness_probe.is_none());
                 if let Some(record) = self.record_mut(&name) {
                     record.state = State::Running { since, started: true, ready };
                 }
