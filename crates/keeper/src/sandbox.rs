@@ -9,6 +9,7 @@ use keeper::protocol::{Failure, NamespaceMode, SandboxPlan, Stage};
 use kernel::cgroup::{Cgroup, Hierarchies};
 use kernel::mount::{self, Parameter, attr};
 use kernel::namespace::{self, Namespace};
+use kernel::process::{self, Fork, ForkArgs};
 use kernel::{CallError, Named};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -38,6 +39,7 @@ impl Sandbox {
             make_private(&directory).at(Stage::Sandbox)?;
         }
         let hierarchies = Rc::new(Hierarchies::find().at(Stage::Cgroup)?);
+        warm_up(&hierarchies)?;
         let cgroup = Cgroup::new(Rc::clone(&hierarchies), &plan.cgroup).at(Stage::Cgroup)?;
         let limits = plan.resources.as_ref().map(plan::limits).transpose()?.unwrap_or_default();
         cgroup.create(&limits).at(Stage::Cgroup)?;
@@ -107,6 +109,18 @@ impl Sandbox {
             mount::detach(&place).at(Stage::Sandbox)?;
         }
         self.cgroup.remove().at(Stage::Cgroup)
+    }
+}
+
+/// Lets a child wait for the RCU grace period that the first container's cgroups would wait for, while the pod's namespaces and its link are
+/// made. Only time depends on it: the loop reaps the child and does not ask how it ended.
+fn warm_up(hierarchies: &Hierarchies) -> Result<(), Failure> {
+    if hierarchies.is_unified() {
+        return Ok(());
+    }
+    match process::fork(&ForkArgs::default()).at(Stage::Cgroup)? {
+        Fork::Child => process::exit_now(i32::from(hierarchies.warm_up().is_err())),
+        Fork::Parent { .. } => Ok(()),
     }
 }
 

@@ -159,6 +159,26 @@ impl Hierarchies {
         self.v1.iter().find(|hierarchy| hierarchy.controllers.iter().any(|known| known == controller))
     }
 
+    /// Begins the RCU grace period that the first move of a process after 150 ms without one waits for (6 to 9 ms on version 1), by moving
+    /// this process to where it is: moves soon after are quick. Blocks for it, so call it in a process that has time.
+    ///
+    /// # Errors
+    /// read's or write's errno.
+    pub fn warm_up(&self) -> Result<(), CgroupError> {
+        const PATH: &str = "/proc/self/cgroup";
+        let text = std::fs::read_to_string(PATH).named("read", PATH)?;
+        let Some(hierarchy) = self.v1.first() else { return Ok(()) };
+        let own = text.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let same = hierarchy.controllers.iter().all(|name| controllers.split(',').any(|has| has == name));
+            same.then(|| path.trim_start_matches('/').to_owned())
+        });
+        match own {
+            Some(path) => write(&hierarchy.mount.join(path), "cgroup.procs", "0"),
+            None => Ok(()),
+        }
+    }
+
     /// Whether version 2 is all there is.
     #[must_use]
     pub fn is_unified(&self) -> bool {

@@ -64,7 +64,11 @@ fn kill_all(dir: &Path) -> Result<(), CallError> {
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
         // A threaded or vanished cgroup has no list of its own.
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::Unsupported) => return Ok(()),
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::Unsupported) =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(CallError::from_io("read", file.display().to_string(), &error)),
     };
     for pid in text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
