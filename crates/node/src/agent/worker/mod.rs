@@ -154,7 +154,8 @@ pub async fn run(
         }
         tokio::select! {
             biased;
-            message = queue.recv() => match message {
+            // The queue closes behind the news that the object is gone; the end of its containers is still to come.
+            message = queue.recv(), if !worker.gone => match message {
                 Some(Message::Pod(pod)) => worker.hear(pod),
                 Some(Message::Gone) => worker.object_gone(),
                 // The agent is ending: pods live on without it.
