@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::{
-    api::core::v1::{Container, ContainerPort, ExecAction, HTTPGetAction, Probe},
+    api::core::v1::{Container, ContainerPort, ExecAction, HTTPGetAction, LifecycleHandler, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use keeper::protocol::{ContainerId, ExecPlan};
@@ -140,6 +140,21 @@ async fn once(probe: &Probe, target: &Target) -> Result<(), String> {
             .map_err(|error| format!("dial tcp {host}:{port}: {error}"));
     }
     Err("this kind of probe (grpc) is not carried out by this node".to_owned())
+}
+
+/// Runs a lifecycle hook (`postStart`, `preStop`) to its end; the error is what its event says.
+pub async fn hook(handler: &LifecycleHandler, target: &Target) -> Result<(), String> {
+    if let Some(exec) = &handler.exec {
+        return by_exec(exec, target).await;
+    }
+    if let Some(get) = &handler.http_get {
+        return by_http(get, target).await;
+    }
+    if let Some(sleep) = &handler.sleep {
+        tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+        return Ok(());
+    }
+    Err("this kind of hook is not carried out by this node".to_owned())
 }
 
 fn host(host: Option<&str>, target: &Target) -> Result<IpAddr, String> {

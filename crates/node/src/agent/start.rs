@@ -21,7 +21,7 @@ use super::{
     events::Kind,
     files,
     link::{Link, LinkError},
-    objects,
+    objects, probes,
     report::Subject,
 };
 use crate::{
@@ -174,13 +174,26 @@ pub async fn run(request: Request, start: &Start) -> Result<Running, StartError>
     };
     tell("Created", format!("Created container: {}", start.name));
     let started = link.run(plan, fds).await?;
+    let id = ContainerId { name: start.name.clone(), attempt: start.attempt };
     tell("Started", format!("Started container {}", start.name));
+    if let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref())
+        && let Some(ip) = pod_ips.first().and_then(|ip| ip.parse().ok())
+    {
+        let ports = container.ports.clone().unwrap_or_default();
+        let target = probes::Target { container: id.clone(), ip, ports, link: link.clone() };
+        // Not reported as running before its hook has ended; one that fails ends the container.
+        if let Err(error) = probes::hook(hook, &target).await {
+            let message = format!("PostStartHook failed: {error}");
+            ctx.recorder.pod(&pod, Some(&start.name), Kind::Warning, "FailedPostStartHook", &message);
+            link.kill(id.clone()).await?;
+        }
+    }
     let mut events: Vec<(String, String)> =
         environment.events.into_iter().map(|(reason, message)| (reason.to_owned(), message)).collect();
     events.extend(started.warnings.into_iter().map(|warning| ("ContainerWarning".to_owned(), warning)));
     Ok(Running {
         state: ContainerState {
-            container: ContainerId { name: start.name.clone(), attempt: start.attempt },
+            container: id,
             pid: started.pid,
             started_at: started.started_at,
             phase: ContainerPhase::Running,

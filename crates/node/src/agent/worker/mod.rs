@@ -571,12 +571,24 @@ impl Worker {
         if grace == SignedDuration::ZERO {
             return; // `kill_overdue` comes next
         }
-        let signal =
-            start::stop_signal(self.container(name).map(|(_, container)| container), self.images.get(name));
-        if let Err(error) = link.signal(id, signal).await {
-            // It may just have ended; if not, the grace period's end kills it.
-            eprintln!("stop container {name} of {}/{}: {error}", self.subject.namespace, self.subject.name);
-        }
+        let container = self.container(name).map(|(_, container)| container);
+        let signal = start::stop_signal(container.clone(), self.images.get(name));
+        let hook = container.as_ref().and_then(|one| one.lifecycle.as_ref()?.pre_stop.clone());
+        let target = container.and_then(|one| self.target(&id, &one));
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        // Apart from this worker, which hears of the end, and whose deadline the hook does not move.
+        tokio::spawn(async move {
+            if let (Some(hook), Some(target)) = (hook, target)
+                && let Err(error) = probes::hook(&hook, &target).await
+            {
+                let message = format!("PreStopHook failed: {error}");
+                ctx.recorder.pod(&pod, Some(&id.name), Kind::Warning, "FailedPreStopHook", &message);
+            }
+            if let Err(error) = link.signal(id.clone(), signal).await {
+                // It may just have ended; if not, the grace period's end kills it.
+                eprintln!("stop container {}: {error}", id.name);
+            }
+        });
     }
 
     async fn kill_overdue(&mut self, now: Timestamp) {

@@ -1,6 +1,6 @@
 //! What becomes of a worker's operations and probes: the record, the events, and when a failure is tried again.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Container, jiff::Timestamp};
 use keeper::protocol::ContainerId;
 use policy::{
     lifecycle::{self, Exit, How, Sandbox, Start, State, Stop},
@@ -158,6 +158,13 @@ impl Worker {
         }
     }
 
+    /// What probes and hooks of a container look at.
+    pub(super) fn target(&self, id: &ContainerId, container: &Container) -> Option<probes::Target> {
+        let ip = self.record.pod_ips.first().and_then(|ip| ip.parse().ok())?;
+        let ports = container.ports.clone().unwrap_or_default();
+        Some(probes::Target { container: id.clone(), ip, ports, link: self.link.clone()? })
+    }
+
     pub(super) fn start_probes(&mut self, id: &ContainerId, started: bool) {
         let Some((kind, container)) = self.container(&id.name) else { return };
         let probed = matches!(kind, ContainerKind::App | ContainerKind::Sidecar);
@@ -165,10 +172,7 @@ impl Worker {
         if !probed || any.into_iter().all(Option::is_none) {
             return;
         }
-        let ip = self.record.pod_ips.first().and_then(|ip| ip.parse().ok());
-        let (Some(link), Some(ip)) = (self.link.clone(), ip) else { return };
-        let ports = container.ports.clone().unwrap_or_default();
-        let target = probes::Target { container: id.clone(), ip, ports, link };
+        let Some(target) = self.target(id, &container) else { return };
         self.probes.insert(id.name.clone(), probes::start(&container, started, &target, &self.reports.0));
     }
 
