@@ -202,6 +202,8 @@ fn the_back_off_doubles_to_five_minutes_and_is_forgotten_after_ten() {
     assert_eq!(well.delay.as_secs(), 0);
     let again = after_exit(well, &exit(How::Code(1), now, now + 1));
     assert_eq!(again.delay.as_secs(), 10);
+    let never_ran = Exit { started_at: None, ..exit(How::StartError, 0, now + 2) };
+    assert_eq!(after_exit(again, &never_ran).delay.as_secs(), 20, "what never ran has not run well");
 }
 
 #[test]

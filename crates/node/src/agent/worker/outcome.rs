@@ -1,6 +1,6 @@
 //! What becomes of a worker's operations and probes: the record, the events, and when a failure is tried again.
 
-use k8s_openapi::{api::core::v1::Container, jiff::Timestamp};
+use k8s_openapi::api::core::v1::Container;
 use keeper::protocol::ContainerId;
 use policy::{
     lifecycle::{self, Exit, How, Sandbox, Start, State, Stop},
@@ -136,8 +136,7 @@ impl Worker {
                 self.waits(&start.name, "RunContainerError", &message);
                 let exit = Exit {
                     how: How::StartError,
-                    // It never ran: the container runtimes say the epoch.
-                    started_at: Some(Timestamp::UNIX_EPOCH),
+                    started_at: None,
                     finished_at: now,
                     message,
                     container_id: Some(container_id.clone()),
