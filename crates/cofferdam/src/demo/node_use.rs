@@ -64,7 +64,13 @@ async fn host_port(demo: &Demo, rows: &mut Rows) -> Result<()> {
         "A5",
         manifest,
         "4 replicas, one host port, 3 nodes",
-        format!("3 run on 3 nodes, 1 pends: {}", message.split(". ").next().unwrap_or_default()),
+        format!(
+            "3 run on 3 nodes, 1 pends: {}",
+            message
+                .strip_prefix("0/3 nodes are available: ")
+                .and_then(|rest| rest.split(" for the").next())
+                .unwrap_or(&message)
+        ),
         agrees,
     );
 

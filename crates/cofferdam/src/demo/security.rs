@@ -217,5 +217,6 @@ async fn groups(demo: &Demo, rows: &mut Rows) -> Result<()> {
 
 /// The last part of a message after a colon: the errno's words.
 fn last(message: &str) -> &str {
-    message.lines().last().unwrap_or_default().rsplit(": ").next().unwrap_or_default()
+    let last = message.lines().last().unwrap_or_default().rsplit(": ").next().unwrap_or_default();
+    last.split(" (os error").next().unwrap_or_default()
 }
