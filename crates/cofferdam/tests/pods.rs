@@ -66,6 +66,16 @@ spec: {containers: [{name: c, image: busybox, env: [{name: X, valueFrom: {config
 ---
 apiVersion: v1
 kind: Pod
+metadata: {name: full}
+spec:
+  terminationGracePeriodSeconds: 0
+  initContainers:
+  - {name: fill, image: cofferdam/tool, args: [write, /w/x, FILLING], volumeMounts: [{name: e, mountPath: /w}]}
+  containers: [{name: c, image: cofferdam/tool, volumeMounts: [{name: e, mountPath: /w}]}]
+  volumes: [{name: e, emptyDir: {sizeLimit: 1Ki}}]
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: badpath}
 spec:
   containers: [{name: c, image: busybox, volumeMounts: [{name: h, mountPath: /h}]}]
@@ -101,7 +111,7 @@ fn pods_are_told_what_they_ask_for_and_their_ends_are_told() {
         return;
     }
     let cluster = Cluster::with_images(1);
-    cluster.apply(PODS);
+    cluster.apply(&PODS.replace("FILLING", &"x".repeat(8000)));
 
     let told = until(&cluster, "told", |pod| pod["status"]["phase"] == "Running");
     let exec = |command: &[&str]| {
@@ -135,6 +145,14 @@ fn pods_are_told_what_they_ask_for_and_their_ends_are_told() {
     let code = cluster.kubectl(&["exec", "told", "-c", "c", "--", "/bin/tool", "exit", "7"]);
     assert_eq!(code.status.code(), Some(7), "{}", text(&code));
     limits_hold(&cluster, &told);
+    // A mounted ConfigMap follows its object, by one rename; told by a watch, so that no minute passes.
+    cluster.kubectl_ok(&["patch", "configmap", "cm", "-p", r#"{"data":{"file.txt":"changed"}}"#]);
+    let followed = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        exec(&["cat", "/cm/file.txt"]).trim() == "changed"
+    });
+    assert!(followed, "the file is still {}", exec(&["cat", "/cm/file.txt"]));
+    assert_eq!(exec(&["cat", "/only/file.txt"]).trim(), "from a ConfigMap", "a subPath does not follow");
 
     let oom = until(&cluster, "oom", |pod| pod["status"]["phase"] == "Failed");
     let ended = &oom["status"]["containerStatuses"][0]["state"]["terminated"];
@@ -161,12 +179,20 @@ fn pods_are_told_what_they_ask_for_and_their_ends_are_told() {
     let nocm = until(&cluster, "nocm", |pod| waiting(pod)["reason"] == "CreateContainerConfigError");
     assert_eq!(waiting(&nocm)["message"], "configmap \"missing\" not found");
 
+    // What a container waits for comes: it starts without its back-off's end.
+    cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: missing}, data: {k: v}}");
+    until(&cluster, "nocm", |pod| pod["status"]["phase"] == "Running");
+
     let described = cluster.kubectl_ok(&["describe", "pod", "badpath"]);
     let words = "MountVolume.SetUp failed for volume \"h\" : hostPath type check failed: /etc/passwd is not a directory";
     assert!(described.contains(words), "{described}");
 
     let done = until(&cluster, "done", |pod| pod["status"]["phase"] == "Succeeded");
     assert_eq!(done["status"]["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+
+    let full = until(&cluster, "full", |pod| pod["status"]["phase"] == "Failed");
+    assert_eq!(full["status"]["reason"], "Evicted");
+    assert_eq!(full["status"]["message"], "Usage of EmptyDir volume \"e\" exceeds the limit \"1Ki\". ");
 
     cluster.kubectl_ok(&["delete", "pod", "told"]);
     assert!(!cluster.run(&["get", "pod", "told"]).status.success(), "the pod is gone");

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
+    net::TcpListener,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
 };
@@ -15,8 +15,8 @@ use super::layout::{CONTROL_UID, Layout, NodeFile};
 /// The control process: opens its sockets as root, becomes a user without privileges, and serves.
 pub fn control(layout: &Layout) -> Result<()> {
     let cluster = layout.read()?;
-    let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, cluster.port))
-        .with_context(|| format!("listen on 127.0.0.1:{}", cluster.port))?;
+    // The supervisor listens, and hands the socket over as standard input.
+    let tls = TcpListener::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("dup")?);
     let admin = listen(&layout.admin_socket(), 0o600)?;
     let mut nodes = Vec::new();
     for node in cluster.node_names() {

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, TcpListener},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Stdio,
     time::Duration,
@@ -37,15 +38,33 @@ pub fn run(layout: &Layout) -> Result<()> {
         .block_on(supervise(layout))
 }
 
+/// Listens for the API server, which inherits the socket: connections wait while it starts again. A new cluster whose
+/// port somebody took meanwhile gets another.
+fn listen(layout: &Layout) -> Result<(Cluster, TcpListener)> {
+    let mut cluster = layout.read()?;
+    let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, cluster.port)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !layout.kubeconfig().exists() => {
+            let listener =
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port on 127.0.0.1")?;
+            cluster.port = listener.local_addr().context("find a free port on 127.0.0.1")?.port();
+            layout.write(&cluster)?;
+            listener
+        }
+        bound => bound.with_context(|| format!("listen on 127.0.0.1:{}", cluster.port))?,
+    };
+    Ok((cluster, listener))
+}
+
 enum Ended {
     Control,
     Node(u32),
 }
 
 async fn supervise(layout: &Layout) -> Result<()> {
-    let cluster = layout.read()?;
+    let (cluster, tls) = listen(layout)?;
     let mut supervisor = Supervisor {
         layout: layout.clone(),
+        tls,
         fabric: open_fabric(layout, &cluster)?,
         cluster,
         ended: mpsc::channel(16),
@@ -108,6 +127,8 @@ fn held_fabric(pid: i32) -> Result<Option<OwnedFd>> {
 
 struct Supervisor {
     layout: Layout,
+    /// The API server's listening socket.
+    tls: TcpListener,
     cluster: Cluster,
     fabric: Fabric,
     ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
@@ -128,7 +149,10 @@ impl Supervisor {
     }
 
     fn start_control(&self) -> Result<()> {
-        let child = self.role(Role::Control, "control")?.spawn().context("start the control process")?;
+        // As its standard input: the one descriptor that a program can take over without a word about it.
+        let tls = OwnedFd::from(self.tls.try_clone().context("dup")?);
+        let mut role = self.role(Role::Control, "control")?;
+        let child = role.stdin(tls).spawn().context("start the control process")?;
         self.watch(child, Ended::Control);
         Ok(())
     }

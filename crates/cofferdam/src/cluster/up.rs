@@ -74,6 +74,8 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
         prepare(layout, &cluster)?;
         start_supervisor(layout, options.foreground)?;
     }
+    // The supervisor may have found another port.
+    let cluster = layout.read()?;
     wait_ready(layout, &cluster)?;
     Ok(Up { cluster, took: began.elapsed(), was_running })
 }

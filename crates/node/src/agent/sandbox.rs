@@ -243,6 +243,25 @@ pub async fn volumes(ctx: &Arc<Context>, pod: &Arc<Pod>) -> Result<Arc<PodVolume
     .map_err(|error| format!("MountVolume.SetUp failed: {error}"))?
 }
 
+/// Brings the files of a running pod's volumes up to date; the error is the message of an event.
+pub async fn refresh(ctx: &Arc<Context>, pod: &Arc<Pod>, volumes: &Arc<PodVolumes>) -> Result<(), String> {
+    let objects = super::objects::volume_objects(&ctx.client, pod).await?;
+    let (ctx, pod, volumes) = (ctx.clone(), pod.clone(), volumes.clone());
+    tokio::task::spawn_blocking(move || {
+        volumes.refresh(&pod, &objects.sources(&ctx), &ctx.facts).map(drop).map_err(|error| error.to_string())
+    })
+    .await
+    .map_err(|error| error.to_string())?
+}
+
+/// Whether an emptyDir of the pod holds more than its limit: the message of its eviction.
+pub async fn measure(pod: &Arc<Pod>, volumes: &Arc<PodVolumes>) -> Result<Option<String>, String> {
+    let (pod, volumes) = (pod.clone(), volumes.clone());
+    tokio::task::spawn_blocking(move || volumes.over_size_limit(&pod).map_err(|error| error.to_string()))
+        .await
+        .map_err(|error| error.to_string())?
+}
+
 /// Where a pod's volumes are.
 pub fn pod_volumes(ctx: &Context, uid: &str) -> PodVolumes {
     PodVolumes { root: ctx.config.pod_dir(uid).join("volumes") }

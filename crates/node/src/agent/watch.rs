@@ -8,11 +8,12 @@ use std::{
 
 use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, Service},
+    core::v1::{ConfigMap, Namespace, Pod, Secret, Service},
     networking::v1::NetworkPolicy,
 };
 use kube::{
     Api, Resource, ResourceExt,
+    core::PartialObjectMeta,
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use policy::network_policy::{self, PodRecord, Policy};
@@ -53,6 +54,10 @@ enum Seen {
     Pod(Box<watcher::Event<Pod>>),
     Namespace(watcher::Event<Namespace>),
     Policy(watcher::Event<NetworkPolicy>),
+    /// A ConfigMap or Secret of a namespace.
+    Source(String, worker::Source),
+    /// Nothing to be told: the steps of a list of sources.
+    Nothing,
     Error(watcher::Error),
 }
 
@@ -64,6 +69,26 @@ where
     watcher(Api::<K>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .map(move |event| event.map_or_else(Seen::Error, seen))
+        .boxed()
+}
+
+/// Follows the names of the ConfigMaps or Secrets that change: pods that use them fetch them.
+fn sources<K>(client: &kube::Client, source: fn(String) -> worker::Source) -> BoxStream<'static, Seen>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K::DynamicType: Default + Clone,
+{
+    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .map(move |event| match event {
+            Ok(
+                watcher::Event::Apply(object)
+                | watcher::Event::InitApply(object)
+                | watcher::Event::Delete(object),
+            ) => Seen::Source(object.namespace().unwrap_or_default(), source(object.name_any())),
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => Seen::Nothing,
+            Err(error) => Seen::Error(error),
+        })
         .boxed()
 }
 
@@ -113,7 +138,8 @@ pub struct Cluster {
     uids: HashMap<(String, String), String>,
     /// Own pods, until the first list is whole and the survivors are known.
     waiting: BTreeMap<(String, String), Arc<Pod>>,
-    workers: HashMap<String, mpsc::Sender<worker::Message>>,
+    /// By uid: the pod's namespace and its worker's queue.
+    workers: HashMap<String, (String, mpsc::Sender<worker::Message>)>,
     /// The first lists are whole.
     running: bool,
 }
@@ -125,6 +151,8 @@ impl Cluster {
             follow::<Pod>(&client, |event| Seen::Pod(Box::new(event))),
             follow::<Namespace>(&client, Seen::Namespace),
             follow::<NetworkPolicy>(&client, Seen::Policy),
+            sources::<ConfigMap>(&client, worker::Source::ConfigMap),
+            sources::<Secret>(&client, worker::Source::Secret),
         ]);
         Cluster {
             ctx,
@@ -163,6 +191,8 @@ impl Cluster {
                 Seen::Pod(event) => self.pod(*event, &mut batch),
                 Seen::Namespace(event) => self.namespace(event, &mut batch),
                 Seen::Policy(event) => self.policy(event, &mut batch),
+                Seen::Source(namespace, source) => batch.sources.push((namespace, source)),
+                Seen::Nothing => {}
                 // The watcher begins anew by itself; the next list says what was missed.
                 Seen::Error(error) => eprintln!("watch on the cluster: {error}"),
             }
@@ -175,6 +205,13 @@ impl Cluster {
         }
         for action in batch.own {
             self.act(action).await;
+        }
+        for (namespace, source) in batch.sources {
+            let source = Arc::new(source);
+            for (_, worker) in self.workers.values().filter(|(of, _)| *of == namespace) {
+                // A worker that has ended needs no telling.
+                drop(worker.send(worker::Message::Source(source.clone())).await);
+            }
         }
         Ok(())
     }
@@ -271,7 +308,7 @@ impl Cluster {
             Action::Pod(pod) => self.tell(pod, None).await,
             Action::Gone(uid) => {
                 self.waiting.retain(|_, pod| pod.uid().as_deref() != Some(uid.as_str()));
-                if let Some(worker) = self.workers.remove(&uid) {
+                if let Some((_, worker)) = self.workers.remove(&uid) {
                     // A worker that has ended needs no telling.
                     drop(worker.send(worker::Message::Gone).await);
                 }
@@ -282,13 +319,13 @@ impl Cluster {
     /// Tells the pod's worker, which is started if there is none.
     async fn tell(&mut self, pod: Arc<Pod>, survivor: Option<recover::Survivor>) {
         let uid = pod.uid().unwrap_or_default();
-        if let Some(worker) = self.workers.get(&uid) {
+        if let Some((_, worker)) = self.workers.get(&uid) {
             // The worker ended only if its pod's object is gone: then this is an echo.
             drop(worker.send(worker::Message::Pod(pod)).await);
             return;
         }
         let (queue, messages) = mpsc::channel(QUEUE);
-        self.workers.insert(uid, queue);
+        self.workers.insert(uid, (pod.namespace().unwrap_or_default(), queue));
         tokio::spawn(worker::run(self.ctx.clone(), pod, messages, survivor));
     }
 
@@ -325,6 +362,7 @@ impl Cluster {
 struct Batch {
     policy: Vec<network_policy::Event>,
     own: Vec<Action>,
+    sources: Vec<(String, worker::Source)>,
 }
 
 enum Action {

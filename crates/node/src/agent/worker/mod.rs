@@ -40,15 +40,36 @@ pub enum Message {
     Pod(Arc<Pod>),
     /// The object is gone.
     Gone,
+    /// A ConfigMap or Secret of the pod's namespace has changed.
+    Source(Arc<Source>),
+}
+
+/// What pods take files and variables from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source {
+    ConfigMap(String),
+    Secret(String),
 }
 
 /// The result of the operation under way.
 enum Done {
     Sandbox(Box<Result<sandbox::Made, SandboxError>>),
     Volumes(Result<Arc<PodVolumes>, String>),
-    Image { container: String, result: Result<Arc<Image>, crate::images::EnsureError> },
-    Run { start: Start, result: Result<start::Running, StartError> },
+    Image {
+        container: String,
+        result: Result<Arc<Image>, crate::images::EnsureError>,
+    },
+    Run {
+        start: Start,
+        result: Result<start::Running, StartError>,
+    },
+    Refreshed(Result<(), String>),
+    /// Whether an emptyDir holds more than it may: the message of the eviction.
+    Measured(Result<Option<String>, String>),
 }
+
+/// An emptyDir on disk with a sizeLimit is measured this often, as kubelet's eviction manager does; nothing tells of its growth.
+const MEASURE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
 
 type Operation = Pin<Box<dyn Future<Output = Done> + Send>>;
 
@@ -91,6 +112,10 @@ struct Worker {
     volumes: Option<Arc<PodVolumes>>,
     images: HashMap<String, Arc<Image>>,
     retries: HashMap<Subtask, Retry>,
+    /// The files of some volumes are older than what they come from.
+    stale: bool,
+    /// When emptyDirs with a limit are measured next.
+    measure_at: Option<Timestamp>,
     /// The probes of each running container.
     probes: HashMap<String, probes::Probes>,
     reports: (mpsc::Sender<probes::Report>, mpsc::Receiver<probes::Report>),
@@ -132,6 +157,8 @@ pub async fn run(
         volumes: None,
         images: HashMap::new(),
         retries: HashMap::new(),
+        stale: false,
+        measure_at: None,
         probes: HashMap::new(),
         reports: mpsc::channel(16),
         killing: HashMap::new(),
@@ -158,6 +185,7 @@ pub async fn run(
             message = queue.recv(), if !worker.gone => match message {
                 Some(Message::Pod(pod)) => worker.hear(pod),
                 Some(Message::Gone) => worker.object_gone(),
+                Some(Message::Source(source)) => worker.source_changed(&source),
                 // The agent is ending: pods live on without it.
                 None => return,
             },
@@ -224,6 +252,9 @@ impl Worker {
 
     /// The pod's newest object.
     fn hear(&mut self, pod: Arc<Pod>) {
+        let labels = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+        // Files of the downward API may show them.
+        self.stale |= labels(&self.pod) != labels(&pod);
         self.pod = pod;
         if self.pod.metadata.deletion_timestamp.is_some() {
             self.stop(Stop::Deleted);
@@ -232,6 +263,16 @@ impl Worker {
                 *deadline = (*deadline).min(latest);
             }
         }
+    }
+
+    fn source_changed(&mut self, source: &Source) {
+        let (config_map, secret) = match source {
+            Source::ConfigMap(name) => (Some(name.as_str()), None),
+            Source::Secret(name) => (None, Some(name.as_str())),
+        };
+        self.stale |= !crate::volumes::affected(&self.pod, config_map, secret).is_empty();
+        // What waited for it to be there is tried again at once.
+        self.retries.retain(|subtask, _| *subtask == Subtask::Sandbox);
     }
 
     fn object_gone(&mut self) {
@@ -307,10 +348,11 @@ impl Worker {
         if record.restarts > id.attempt {
             return;
         }
-        // Told twice (by the start's answer and by the event): what the probes have found since stays.
+        // Told twice, by the start's answer and by the event: what was found since stays, its end above all (a short
+        // run's end may be told before its start's answer is taken in).
         let same =
             record.restarts == id.attempt && record.container_id.as_deref() == Some(container_id.as_str());
-        if same && exit.is_none() && matches!(record.state, State::Running { .. }) {
+        if same && exit.is_none() && !matches!(record.state, State::Waiting(_)) {
             return;
         }
         if id.attempt > record.restarts
@@ -419,7 +461,7 @@ impl Worker {
         }
         let retries = self.retries.values().map(|retry| retry.at).filter(|at| *at > now);
         let deadlines = self.killing.values().copied();
-        retries.chain(deadlines).chain(decision.wake_at).min()
+        retries.chain(deadlines).chain(decision.wake_at).chain(self.measure_at).min()
     }
 
     fn running(&self) -> impl Iterator<Item = &ContainerRecord> {
@@ -462,11 +504,25 @@ impl Worker {
             .find(|start| self.due(&Subtask::Container(start.name.clone()), now))
             .cloned()
         else {
-            return;
+            return self.begin_upkeep(now);
         };
         match self.images.get(&start.name).cloned() {
             None => self.begin_image(start),
             Some(image) => self.begin_run(start, image),
+        }
+    }
+
+    /// Keeps the volumes of a pod that runs: new files for what has changed, a measure of what is limited.
+    fn begin_upkeep(&mut self, now: Timestamp) {
+        let Some(volumes) = self.volumes.clone() else { return };
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        if std::mem::take(&mut self.stale) {
+            self.operation =
+                Some(Box::pin(async move { Done::Refreshed(sandbox::refresh(&ctx, &pod, &volumes).await) }));
+        } else if self.measure_at.is_none_or(|at| at <= now) && has_limited_volume(&pod) {
+            self.measure_at = Some(now + MEASURE_PERIOD);
+            self.operation =
+                Some(Box::pin(async move { Done::Measured(sandbox::measure(&pod, &volumes).await) }));
         }
     }
 
@@ -665,6 +721,14 @@ impl Worker {
             self.reporter.send(status);
         }
     }
+}
+
+fn has_limited_volume(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .into_iter()
+        .filter_map(|volume| volume.empty_dir.as_ref())
+        .any(|dir| dir.size_limit.is_some() && dir.medium.as_deref().unwrap_or_default().is_empty())
 }
 
 fn reported_status(record: &PodRecord, name: &str) -> Option<k8s_openapi::api::core::v1::ContainerStatus> {

@@ -45,6 +45,14 @@ impl Worker {
                 self.image_failed(&container, &error);
             }
             Done::Run { start, result } => self.run_done(&start, result),
+            Done::Refreshed(Ok(())) | Done::Measured(Ok(None)) => {}
+            Done::Refreshed(Err(message)) | Done::Measured(Err(message)) => {
+                self.event(None, Kind::Warning, "FailedMount", &message);
+            }
+            Done::Measured(Ok(Some(message))) => {
+                self.event(None, Kind::Warning, "Evicted", &message);
+                self.stop(Stop::Failed { reason: "Evicted".to_owned(), message });
+            }
         }
     }
 
