@@ -80,8 +80,20 @@ impl Outcome {
     }
 }
 
-/// Connects from the network namespace of a process and asks for `/`.
+/// Connects from the network namespace of a process and asks for `/`. A container that runs need not listen yet: while it
+/// refuses, it is asked again, for two seconds.
 pub fn connect(from: i32, to: Ipv4Addr, port: u16) -> Result<Outcome> {
+    for _ in 0..100 {
+        let outcome = connect_once(from, to, port)?;
+        if outcome != Outcome::Refused {
+            return Ok(outcome);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Outcome::Refused)
+}
+
+fn connect_once(from: i32, to: Ipv4Addr, port: u16) -> Result<Outcome> {
     within(from, move || {
         let address = SocketAddr::V4(SocketAddrV4::new(to, port));
         match TcpStream::connect_timeout(&address, PATIENCE) {
