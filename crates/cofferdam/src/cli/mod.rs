@@ -141,7 +141,7 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Up(args) => {
             need_root("up")?;
             for line in up::missing() {
-                eprintln!("cofferdam: {line}");
+                eprintln!("note: {line}");
             }
             let options = up::Options { nodes: args.nodes, foreground: args.foreground };
             let up = up::up(&layout, &options)?;

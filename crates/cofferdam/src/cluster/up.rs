@@ -199,12 +199,47 @@ fn free_port() -> Result<u16> {
     Ok(any.local_addr().context("find a free port on 127.0.0.1")?.port())
 }
 
-/// What this kernel lacks, a line each.
+/// What this machine lacks, a line each, with what follows from it.
 pub fn missing() -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut missing = Vec::new();
-    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !filesystems.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
-        missing.push("overlayfs is missing (CONFIG_OVERLAY_FS): images cannot be mounted".to_owned());
+    let filesystems = read("/proc/filesystems");
+    for (kind, effect) in
+        [("overlay", "images cannot be mounted"), ("tmpfs", "volumes in memory cannot be made")]
+    {
+        if !filesystems.lines().any(|line| line.trim_start_matches("nodev").trim() == kind) {
+            missing.push(format!("this kernel has no {kind} file system: {effect}"));
+        }
+    }
+    let cgroups = read("/proc/cgroups");
+    let unified = read("/sys/fs/cgroup/cgroup.controllers");
+    for (name, effect) in [
+        ("cpu", "CPU limits cannot be kept"),
+        ("memory", "memory limits cannot be kept"),
+        ("pids", "the number of processes cannot be limited"),
+    ] {
+        let v1 =
+            cgroups.lines().any(|line| line.split_whitespace().next() == Some(name) && line.ends_with('1'));
+        if !v1 && !unified.split_whitespace().any(|one| one == name) {
+            missing.push(format!("this kernel has no {name} cgroup controller: {effect}"));
+        }
+    }
+    if !read("/proc/self/status").contains("Seccomp_filters:") {
+        missing
+            .push("this kernel has no seccomp filters: pods that ask for a profile are refused".to_owned());
+    }
+    if !read("/sys/kernel/security/lsm").split(',').any(|one| one.trim() == "apparmor") {
+        missing.push("this kernel has no AppArmor: pods that ask for a profile of it are refused".to_owned());
+    }
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let effective = read("/proc/self/status")
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    if effective.is_some_and(|set| set & SYS_RESOURCE == 0) {
+        missing.push(
+            "CAP_SYS_RESOURCE is missing: oom_score_adj is not lowered for guaranteed pods, hard limits are not raised"
+                .to_owned(),
+        );
     }
     missing
 }
