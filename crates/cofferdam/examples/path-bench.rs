@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     bench.run(&["image", "load", image.to_str().context("a path")?])?;
     let socket = bench.data.join("run/control.sock");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(node::client::unix(socket), &bench.data))
+    runtime.block_on(async { measure(node::client::unix(socket), &bench.data).await })
 }
 
 async fn measure(client: Client, data: &Path) -> Result<()> {
