@@ -51,11 +51,12 @@ pub(super) fn create(errors: &mut ErrorList, root: &At<'_>, rule: fn(&str) -> Ve
         (false, "") => {}
         (false, _) => errors.push(namespace.forbidden("not allowed on this type")),
     }
-    meta.child("generation").non_negative(errors);
     common(errors, &meta);
 }
 
-fn common(errors: &mut ErrorList, meta: &At<'_>) {
+/// What holds of every object's metadata, whatever rule its name has.
+pub(super) fn common(errors: &mut ErrorList, meta: &At<'_>) {
+    meta.child("generation").non_negative(errors);
     labels(errors, &meta.child("labels"));
     annotations(errors, &meta.child("annotations"));
     owners(errors, &meta.child("ownerReferences"));

@@ -59,6 +59,8 @@ pub fn validate_create_kind(group: &str, kind: &str, namespaced: bool, object: &
     let mut errors = ErrorList::new();
     let root = At::root(object);
     if (group, kind) == ("", "Event") {
+        // An event's name is whatever its reporter says; the rest of its metadata is as everyone's.
+        metadata::common(&mut errors, &root.child("metadata"));
         records::event(&mut errors, &root);
         return errors;
     }
