@@ -12,6 +12,7 @@ pub mod pki;
 mod random;
 pub mod scheduler;
 pub mod store;
+pub mod tokens;
 
 use std::{
     fs::File,
@@ -57,6 +58,8 @@ pub enum Error {
     #[error(transparent)]
     Pki(#[from] pki::PkiError),
     #[error(transparent)]
+    Tokens(#[from] tokens::KeyError),
+    #[error(transparent)]
     Ranges(#[from] apiserver::AllocatorError),
     #[error(transparent)]
     Serve(#[from] apiserver::ServeError),
@@ -90,7 +93,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .and_then(|()| kubeconfig.write_all(text.as_bytes()))
         .map_err(io("write the kubeconfig"))?;
 
-    let settings = apiserver::Settings { address: address.to_string(), run_dir: config.run_dir, ranges };
+    let settings = apiserver::Settings {
+        address: address.to_string(),
+        run_dir: config.run_dir,
+        ranges,
+        tokens: Arc::new(tokens::Tokens::open(&config.data_dir.join("pki/sa.key"))?),
+    };
     let server = apiserver::ApiServer::new(store.clone(), settings)?;
     bootstrap::run(
         &server.client(apiserver::User::component("system:apiserver")),

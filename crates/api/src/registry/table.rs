@@ -83,6 +83,7 @@ pub(super) static RESOURCES: &[Resource] = &[
     row("", "v1", "Secret", "secrets", "secret", Namespaced),
     Resource {
         short_names: &["sa"],
+        subresources: &[sub("token", gvk("authentication.k8s.io", "v1", "TokenRequest"), CREATE)],
         ..row("", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", Namespaced)
     },
     Resource {

@@ -25,6 +25,7 @@ impl Cluster {
             address: "127.0.0.1:6443".into(),
             run_dir: "/nonexistent".into(),
             ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
+            tokens: Arc::new(control::tokens::Tokens::ephemeral().expect("a key")),
         };
         let server = ApiServer::new(Store::open(Volatile).expect("a store"), settings).expect("a server");
         let cluster = Cluster { server, files: tempfile::tempdir().expect("a directory") };

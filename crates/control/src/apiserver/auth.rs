@@ -1,6 +1,8 @@
 //! Who asks, and whether they may. Until roles are served there are two kinds of people: members of `system:masters`, who
 //! may do everything, and node agents, who may do what a node needs. All others are refused.
 
+use std::collections::BTreeMap;
+
 use api::ApiError;
 use api::field::quote;
 
@@ -10,7 +12,11 @@ use super::request::{Route, Verb};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
+    /// "" where the credentials name none.
+    pub uid: String,
     pub groups: Vec<String>,
+    /// What the credentials say beside who it is.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 const MASTERS: &str = "system:masters";
@@ -22,7 +28,7 @@ impl User {
     pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = String>) -> User {
         let mut groups: Vec<String> = groups.into_iter().collect();
         groups.push(AUTHENTICATED.into());
-        User { name: name.into(), groups }
+        User { name: name.into(), uid: String::new(), groups, extra: BTreeMap::new() }
     }
 
     /// The administrator behind the admin socket.

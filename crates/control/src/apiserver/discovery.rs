@@ -46,6 +46,12 @@ pub fn answer(
         (["openapi", "v2"], _) if accept.contains(V2_ASKED) => {
             return Ok(respond::response(StatusCode::OK, V2, respond::full(EMPTY_V2)));
         }
+        ([".well-known", "openid-configuration"], _) => {
+            return Ok(public("application/json", &server.settings.tokens.discovery()));
+        }
+        (["openid", "v1", "jwks"], _) => {
+            return Ok(public("application/jwk-set+json", &server.settings.tokens.key_set()));
+        }
         ([], _) => Some(paths()),
         (["version"], _) => Some(version()),
         (["metrics"], _) => {
@@ -77,6 +83,14 @@ fn aggregated_answer(format: Aggregated, value: &Value) -> Response<Body> {
     response
 }
 
+/// What verifiers of tokens may keep for an hour, as upstream says.
+fn public(media: &'static str, value: &Value) -> Response<Body> {
+    let mut response = respond::response(StatusCode::OK, media, respond::full(value.to_string()));
+    let age = HeaderValue::from_static("public, max-age=3600");
+    response.headers_mut().insert(header::CACHE_CONTROL, age);
+    response
+}
+
 /// What is stored, in upstream's words.
 fn metrics(server: &ApiServer) -> String {
     let mut out = String::from(
@@ -100,12 +114,15 @@ fn metrics(server: &ApiServer) -> String {
 }
 
 fn paths() -> Value {
-    let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+    let mut paths = vec!["/.well-known/openid-configuration".into(), "/api".to_owned(), "/apis".to_owned()];
     for gv in api::registry::group_versions() {
         let root = if gv.group.is_empty() { "/api" } else { "/apis" };
         paths.push(format!("{root}/{}", gv.api_version()));
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+            .map(str::to_owned),
+    );
     json!({"paths": paths})
 }
 

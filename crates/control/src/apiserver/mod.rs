@@ -7,6 +7,7 @@
 //! [`handle`]: ApiServer::handle
 
 mod auth;
+mod authenticate;
 mod decode;
 mod delete;
 mod discovery;
@@ -25,6 +26,7 @@ mod select;
 mod serve;
 mod services;
 mod strategy;
+mod token_request;
 mod watch;
 mod write;
 
@@ -36,7 +38,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use crate::{admission, store::Store};
+use crate::{admission, store::Store, tokens::Tokens};
 use request::{Query, Route, Verb};
 use respond::{Body, Failure, Representation};
 
@@ -49,13 +51,14 @@ pub use services::{AllocatorError, ServiceRanges};
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the server must know beside its store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// `host:port` of the TLS listener, for legacy discovery.
     pub address: String,
     /// Holds `nodes/<node>/agent.sock`.
     pub run_dir: PathBuf,
     pub ranges: ServiceRanges,
+    pub tokens: Arc<Tokens>,
 }
 
 /// The server; shared by every connection.
@@ -109,7 +112,7 @@ impl ApiServer {
         &self.store
     }
 
-    /// Answers one request; `user` is None where nothing said who asks.
+    /// Answers one request; `user` is whom its connection names, None where it names nobody.
     pub async fn handle(self: Arc<Self>, request: Request<Body>, user: Option<Arc<User>>) -> Response<Body> {
         let is_head = request.method() == http::Method::HEAD;
         let response = match self.answer(request, user).await {
@@ -124,6 +127,7 @@ impl ApiServer {
         request: Request<Body>,
         user: Option<Arc<User>>,
     ) -> Result<Response<Body>, ApiError> {
+        let user = self.authenticate(request.headers(), user)?;
         let path = request.uri().path();
         if matches!(path, "/healthz" | "/livez" | "/readyz") {
             return Ok(respond::response(StatusCode::OK, "text/plain; charset=utf-8", respond::full("ok")));
@@ -201,6 +205,7 @@ impl ApiServer {
             }
             (Verb::Create, "binding") => self.bind(route, context, &media, &body).boxed().await,
             (Verb::Create, "eviction") => self.evict(route, context, &media, &body).boxed().await,
+            (Verb::Create, "token") => self.request_token(route, context, &media, &body).boxed().await,
             (Verb::Create, _) => Err(ApiError::method_not_allowed()),
             (Verb::Update, _) => {
                 let object = write::decode_body(route, context, &media, &body)?;

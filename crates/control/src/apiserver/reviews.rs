@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     ApiServer, Context,
     auth::{self, User},
+    authenticate::user_info,
     request::{Route, Verb},
     respond::{self, Body},
     text, write,
@@ -28,12 +29,11 @@ impl ApiServer {
         let mut review = write::decode_body(route, context, media, body)?;
         let user = context.user.clone();
         review["status"] = match route.resource.plural {
-            "selfsubjectreviews" => json!({"userInfo": {"username": user.name, "groups": user.groups}}),
+            "selfsubjectreviews" => json!({"userInfo": user_info(&user)}),
             "selfsubjectaccessreviews" => verdict(&user, &review),
             "subjectaccessreviews" | "localsubjectaccessreviews" => verdict(&subject(&review), &review),
             "selfsubjectrulesreviews" => rules(&user),
-            // No tokens are given out yet, so none is good.
-            "tokenreviews" => json!({"user": {}, "error": "invalid bearer token"}),
+            "tokenreviews" => self.review_token(&review)?,
             _ => return Err(ApiError::method_not_allowed()),
         };
         if !review["metadata"].is_object() {

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::store::engine::Volatile;
 
+mod tokens;
+
 struct Server(Arc<ApiServer>);
 
 fn start() -> Server {
@@ -16,6 +18,7 @@ fn start() -> Server {
         address: "127.0.0.1:6443".into(),
         run_dir: "/nonexistent".into(),
         ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
+        tokens: Arc::new(Tokens::ephemeral().unwrap()),
     };
     Server(ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap())
 }

@@ -136,7 +136,7 @@ fn settle_namespace(route: &Route, object: &mut Value) -> Result<(), ApiError> {
 }
 
 impl ApiServer {
-    fn admission_request<'a>(
+    pub(super) fn admission_request<'a>(
         &'a self,
         operation: Operation,
         route: &'a Route,

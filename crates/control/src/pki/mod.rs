@@ -196,7 +196,10 @@ fn validity(parameters: &mut CertificateParams) {
 }
 
 /// The file's text, or what `make` makes of it; and whether it was made.
-fn keep(path: &Path, make: impl FnOnce() -> Result<String, PkiError>) -> Result<(String, bool), PkiError> {
+pub(crate) fn keep(
+    path: &Path,
+    make: impl FnOnce() -> Result<String, PkiError>,
+) -> Result<(String, bool), PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok((text, false)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((replace(path, make()?)?, true)),

@@ -41,6 +41,7 @@ impl Cluster {
             address: "127.0.0.1:6443".into(),
             run_dir: PathBuf::from("/nonexistent"),
             ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
+            tokens: Arc::new(control::tokens::Tokens::ephemeral().unwrap()),
         };
         let server = ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap();
         let client = server.client(User::admin());
