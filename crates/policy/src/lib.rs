@@ -6,6 +6,7 @@ pub mod env;
 pub mod lifecycle;
 pub mod network_policy;
 pub mod node_facts;
+pub mod pod_security;
 pub mod resources;
 pub mod scheduling;
 pub mod seccomp;
