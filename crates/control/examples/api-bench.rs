@@ -33,6 +33,7 @@ async fn main() -> Outcome<()> {
         run_dir: path("run"),
         kubeconfig: fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path("kubeconfig"))?,
         tls: TcpListener::bind("127.0.0.1:0")?,
+        tls_for_pods: None,
         admin: UnixListener::bind(path("run/control.sock"))?,
         nodes: Vec::new(),
         service_cidr: "10.96.0.0/16".into(),

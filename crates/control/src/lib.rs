@@ -37,6 +37,8 @@ pub struct Config {
     pub kubeconfig: File,
     /// HTTPS with client certificates, on 127.0.0.1.
     pub tls: TcpListener,
+    /// The same for nodes and pods, on an IPv4 address of their network; the Service `kubernetes` leads there.
+    pub tls_for_pods: Option<TcpListener>,
     /// Whoever connects as uid 0 is in `system:masters`.
     pub admin: UnixListener,
     /// Whoever connects as uid 0 is `system:node:<name>`.
@@ -82,7 +84,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let pki = pki::Pki::open(&config.data_dir.join("pki"))?;
     let ranges = apiserver::ServiceRanges::with_cidr(config.service_cidr);
     let service_ip = ranges.first()?;
-    let tls = Arc::new(pki.server_config(Some(service_ip.into()))?);
+    let for_pods = config.tls_for_pods.as_ref().map(TcpListener::local_addr).transpose();
+    let for_pods = for_pods.map_err(io("address of the TLS socket for pods"))?;
+    let names = [service_ip.into()].into_iter().chain(for_pods.map(|address| address.ip()));
+    let tls = Arc::new(pki.server_config(names)?);
 
     let name = format!("cofferdam-{}", config.cluster_id);
     let text = pki.kubeconfig(&name, &address.to_string());
@@ -100,17 +105,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
         tokens: Arc::new(tokens::Tokens::open(&config.data_dir.join("pki/sa.key"))?),
     };
     let server = apiserver::ApiServer::new(store.clone(), settings)?;
-    bootstrap::run(
-        &server.client(apiserver::User::component("system:apiserver")),
-        service_ip,
-        address.port(),
-    )
-    .await?;
+    let client = server.client(apiserver::User::component("system:apiserver"));
+    bootstrap::run(&client, service_ip, for_pods.unwrap_or(address)).await?;
 
     let mut parts = JoinSet::new();
-    config.tls.set_nonblocking(true).map_err(io("TLS socket"))?;
-    let listener = tokio::net::TcpListener::from_std(config.tls).map_err(io("TLS socket"))?;
-    parts.spawn(apiserver::serve_tls(server.clone(), listener, tls).map_err(Error::from));
+    for socket in [config.tls].into_iter().chain(config.tls_for_pods) {
+        socket.set_nonblocking(true).map_err(io("TLS socket"))?;
+        let listener = tokio::net::TcpListener::from_std(socket).map_err(io("TLS socket"))?;
+        parts.spawn(apiserver::serve_tls(server.clone(), listener, tls.clone()).map_err(Error::from));
+    }
     let nodes = config.nodes.into_iter().map(|(node, socket)| (apiserver::User::node(&node), socket));
     for (user, socket) in nodes.chain([(apiserver::User::admin(), config.admin)]) {
         socket.set_nonblocking(true).map_err(io("unix socket"))?;

@@ -3,7 +3,7 @@
 mod net_common;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 
 use net_common::*;
 use node::net::{Protocol, ServicePort};
@@ -131,4 +131,52 @@ fn services_go_on_while_an_agent_restarts() {
     let refused = client.netns.connect(service, PATIENCE).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     assert_eq!(net.verify().unwrap(), [""; 0]);
+}
+
+#[test]
+fn pods_reach_the_api_server_and_nothing_else_of_the_fabric() {
+    needs_root!("pods_reach_the_api_server_and_nothing_else_of_the_fabric");
+    let cluster = Cluster::new(2);
+    let listener = cluster.fabric.listen().unwrap();
+    let api = match listener.local_addr().unwrap() {
+        std::net::SocketAddr::V4(address) => address,
+        other => panic!("{other}"),
+    };
+    assert_eq!(*api.ip(), cluster.nodes[0].addresses.gateway);
+    // Something else listens there, which is nobody's business.
+    let other = SocketAddrV4::new(*api.ip(), 7000);
+    let _other =
+        kernel::route::netns::run_in(cluster.fabric.netns(), || TcpListener::bind(other)).unwrap().unwrap();
+    let service = ServicePort {
+        cluster_ip: "10.96.0.1".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        port: 443,
+        endpoints: [api].into(),
+        node_port: None,
+    };
+    for node in &cluster.nodes {
+        node.net.set_services(vec![service.clone()]).unwrap();
+    }
+    let pod = cluster.pod(1, pod("foo", "a", &[]));
+    let cluster_ip = SocketAddrV4::new(service.cluster_ip, 443);
+    for (from, address) in
+        [(&pod.netns, pod.ip), (&cluster.nodes[1].netns, cluster.nodes[1].addresses.node_ip)]
+    {
+        for to in [cluster_ip, api] {
+            let stream = from.connect(to, PATIENCE).unwrap_or_else(|e| panic!("{address} to {to}: {e}"));
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(peer.ip(), std::net::IpAddr::V4(address), "the server sees who asks");
+            drop(stream);
+        }
+        assert!(from.connect(other, PATIENCE).is_err(), "{address} reaches {other}");
+    }
+    // To an egress policy it is an address outside of the pods.
+    let egress = |rules: &str| {
+        let spec = format!("podSelector: {{}}, policyTypes: [Egress], egress: [{rules}]");
+        policy(&format!("{{metadata: {{name: egress, namespace: foo}}, spec: {{{spec}}}}}"))
+    };
+    cluster.apply(&[namespace("foo", &[]), egress("")]);
+    assert!(!pod.netns.connects(cluster_ip) && !pod.netns.connects(api));
+    cluster.apply(&[egress("{to: [{ipBlock: {cidr: 10.88.0.1/32}}], ports: [{port: 6443}]}")]);
+    assert!(pod.netns.connects(cluster_ip) && pod.netns.connects(api));
 }

@@ -15,8 +15,7 @@ use super::layout::{CONTROL_UID, Layout, NodeFile};
 /// The control process: opens its sockets as root, becomes a user without privileges, and serves.
 pub fn control(layout: &Layout) -> Result<()> {
     let cluster = layout.read()?;
-    // The supervisor listens, and hands the socket over as standard input.
-    let tls = TcpListener::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("dup")?);
+    let (tls, tls_for_pods) = inherited().context("take over the API server's sockets")?;
     let admin = listen(&layout.admin_socket(), 0o600)?;
     let mut nodes = Vec::new();
     for node in cluster.node_names() {
@@ -39,12 +38,24 @@ pub fn control(layout: &Layout) -> Result<()> {
         run_dir: layout.run(),
         kubeconfig,
         tls,
+        tls_for_pods: Some(tls_for_pods),
         admin,
         nodes,
         service_cidr: cluster.service_cidr.clone(),
         cluster_id: cluster.id.clone(),
     })
     .context("serve")
+}
+
+/// The supervisor listens, and hands the sockets over as standard input and output, where /dev/null takes their place.
+fn inherited() -> Result<(TcpListener, TcpListener)> {
+    use rustix::{io::fcntl_dupfd_cloexec, stdio};
+    let tls = TcpListener::from(fcntl_dupfd_cloexec(stdio::stdin(), 3)?);
+    let tls_for_pods = TcpListener::from(fcntl_dupfd_cloexec(stdio::stdout(), 3)?);
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    stdio::dup2_stdin(&null)?;
+    stdio::dup2_stdout(&null)?;
+    Ok((tls, tls_for_pods))
 }
 
 /// Becomes a user that nothing else runs as, without a capability and without a way to one.

@@ -62,10 +62,12 @@ enum Ended {
 
 async fn supervise(layout: &Layout) -> Result<()> {
     let (cluster, tls) = listen(layout)?;
+    let fabric = open_fabric(layout, &cluster)?;
     let mut supervisor = Supervisor {
         layout: layout.clone(),
         tls,
-        fabric: open_fabric(layout, &cluster)?,
+        tls_for_pods: fabric.listen().context("listen for pods on the fabric's address")?,
+        fabric,
         cluster,
         ended: mpsc::channel(16),
     };
@@ -127,8 +129,9 @@ fn held_fabric(pid: i32) -> Result<Option<OwnedFd>> {
 
 struct Supervisor {
     layout: Layout,
-    /// The API server's listening socket.
+    /// The API server's listening sockets: on the machine's 127.0.0.1, and in the fabric, for nodes and pods.
     tls: TcpListener,
+    tls_for_pods: TcpListener,
     cluster: Cluster,
     fabric: Fabric,
     ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
@@ -149,10 +152,11 @@ impl Supervisor {
     }
 
     fn start_control(&self) -> Result<()> {
-        // As its standard input: the one descriptor that a program can take over without a word about it.
+        // As its standard input and output: descriptors that a program can take over without a word about them.
         let tls = OwnedFd::from(self.tls.try_clone().context("dup")?);
+        let tls_for_pods = OwnedFd::from(self.tls_for_pods.try_clone().context("dup")?);
         let mut role = self.role(Role::Control, "control")?;
-        let child = role.stdin(tls).spawn().context("start the control process")?;
+        let child = role.stdin(tls).stdout(tls_for_pods).spawn().context("start the control process")?;
         self.watch(child, Ended::Control);
         Ok(())
     }

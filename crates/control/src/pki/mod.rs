@@ -94,12 +94,15 @@ impl Pki {
         Ok(Pki { authority, client_certificate, client_key, issuer, authority_der })
     }
 
-    /// A server that shows a certificate for the loopback addresses, the names of the Service `kubernetes` and its address, and
-    /// asks for client certificates of this authority. Without one the client is nobody.
+    /// A server that shows a certificate for the loopback addresses, the names of the Service `kubernetes` and these
+    /// addresses, and asks for client certificates of this authority. Without one the client is nobody yet.
     ///
     /// # Errors
     /// Where the certificate cannot be made.
-    pub fn server_config(&self, service_ip: Option<IpAddr>) -> Result<ServerConfig, PkiError> {
+    pub fn server_config(
+        &self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<ServerConfig, PkiError> {
         let key = KeyPair::generate()?;
         let mut name = DistinguishedName::new();
         name.push(DnType::CommonName, "kube-apiserver");
@@ -114,8 +117,8 @@ impl Pki {
         for name in names {
             parameters.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(name)?));
         }
-        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        parameters.subject_alt_names.extend(addresses.into_iter().chain(service_ip).map(SanType::IpAddress));
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        parameters.subject_alt_names.extend(loopback.into_iter().chain(addresses).map(SanType::IpAddress));
         let certificate = parameters.signed_by(&key, &self.issuer)?;
 
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -241,7 +244,7 @@ mod tests {
         let first = Pki::open(dir.path()).unwrap();
         let again = Pki::open(dir.path()).unwrap();
         assert_eq!(first.kubeconfig("c", "127.0.0.1:1"), again.kubeconfig("c", "127.0.0.1:1"));
-        again.server_config(Some("10.96.0.1".parse().unwrap())).unwrap();
+        again.server_config(["10.96.0.1".parse().unwrap()]).unwrap();
         use std::os::unix::fs::PermissionsExt;
         for name in ["ca.key", "admin.key"] {
             let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();

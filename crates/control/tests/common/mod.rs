@@ -34,6 +34,7 @@ pub fn config(dir: &Path) -> control::Config {
         run_dir: dir.join("run"),
         kubeconfig,
         tls: TcpListener::bind("127.0.0.1:0").unwrap(),
+        tls_for_pods: None,
         admin: listen("run/control.sock"),
         nodes: vec![("node-1".into(), listen("run/nodes/node-1/control.sock"))],
         service_cidr: "10.96.0.0/16".into(),

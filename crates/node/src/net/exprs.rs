@@ -118,6 +118,11 @@ pub fn saddr_is(address: Ipv4Addr) -> Vec<Expr> {
     saddr_in(Ipv4Net::new(address, 32))
 }
 
+/// `ip daddr 10.88.0.1`
+pub fn daddr_is(address: Ipv4Addr) -> Vec<Expr> {
+    daddr_in(Ipv4Net::new(address, 32))
+}
+
 fn lookup(set: &str, to: Option<u32>, inverted: bool) -> Expr {
     Expr::Lookup { set: set.to_string(), from: 1, to, inverted }
 }

@@ -6,7 +6,7 @@
 //! `ip_forward`; what must be restored is written in the table's comment, so that [`Fabric::teardown`] needs nothing else.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -77,6 +77,9 @@ pub enum FabricError {
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
 }
+
+/// The API server's port on the fabric's address: the only one that answers nodes and pods there.
+pub const API_PORT: u16 = 6443;
 
 /// A link comes up in microseconds, or something is wrong.
 pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(2);
@@ -215,6 +218,12 @@ impl Fabric {
         netns::run_in(self.netns.as_fd(), || TcpStream::connect(to))?
     }
 
+    /// A socket that listens on [`API_PORT`] of the fabric's address: for the API server, which has no right to make it.
+    pub fn listen(&self) -> io::Result<TcpListener> {
+        let gateway = gateway(&self.config).map_err(io::Error::other)?;
+        netns::run_in(self.netns.as_fd(), || TcpListener::bind((gateway, API_PORT)))?
+    }
+
     /// Removes everything a cluster of that id has on the machine: uplink, table, rules beside those of others,
     /// `ip_forward` (restored when the last cluster goes). Works without a running process and is idempotent. Says what
     /// it did, one line each.
@@ -283,7 +292,7 @@ fn set_up_namespace(
         }
         Ok(())
     })?;
-    machine::write_fabric_table(netns, config)?;
+    machine::write_fabric_table(netns, config, gateway)?;
     let mut socket = Socket::open_in(netns, Family::Route)?;
     let (lo, up0) = (find(&mut socket, "lo")?, find(&mut socket, FABRIC_UPLINK)?);
     let mut batch = Batch::new();

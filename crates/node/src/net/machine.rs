@@ -13,7 +13,7 @@ use kernel::route::netns::{read_sysctl, write_sysctl};
 use kernel::route::{self, Ipv4Net, VethEnd};
 
 use super::exprs::*;
-use super::fabric::{FABRIC_UPLINK, FabricConfig, FabricError, LINK_PATIENCE, find, mac_of};
+use super::fabric::{API_PORT, FABRIC_UPLINK, FabricConfig, FabricError, LINK_PATIENCE, find, mac_of};
 
 /// The link between the machine and the fabric.
 #[derive(Clone, Copy, Debug)]
@@ -227,8 +227,14 @@ fn write_machine_table(
 }
 
 /// The fabric's own table: masquerade behind the uplink, nothing new from outside, nothing for the cluster's own ranges
-/// out of it.
-pub fn write_fabric_table(netns: BorrowedFd<'_>, config: &FabricConfig) -> Result<(), FabricError> {
+/// out of it, and of itself the API server's port alone, to nodes and pods.
+pub fn write_fabric_table(
+    netns: BorrowedFd<'_>,
+    config: &FabricConfig,
+    gateway: Ipv4Addr,
+) -> Result<(), FabricError> {
+    const ICMP: u8 = 1;
+    const TCP: u8 = 6;
     let ranges = [config.node_cidr, config.pod_cidr, config.service_cidr];
     let mut table = Table::default();
     table.sets.insert(
@@ -246,6 +252,21 @@ pub fn write_fabric_table(netns: BorrowedFd<'_>, config: &FabricConfig) -> Resul
                 rule([oifname(FABRIC_UPLINK), daddr_in_set("cluster"), reject(HOST_UNREACHABLE)]),
                 rule([iifname(FABRIC_UPLINK), ct_state(ESTABLISHED | RELATED), accept()]),
                 rule([iifname(FABRIC_UPLINK), drop()]),
+            ],
+        },
+    );
+    table.chains.insert(
+        "input".into(),
+        Chain {
+            base: base(ChainKind::Filter, Hook::Input, 0),
+            rules: vec![
+                rule([iifname("lo"), accept()]),
+                rule([ct_state(ESTABLISHED | RELATED), accept()]),
+                rule([iifname(FABRIC_UPLINK), drop()]),
+                rule([l4proto(TCP), daddr_is(gateway), server_port(API_PORT, API_PORT), accept()]),
+                // Nodes and pods may ask whether their gateway is there.
+                rule([l4proto(ICMP), accept()]),
+                rule([ipv4(), reject(ADMIN_PROHIBITED)]),
             ],
         },
     );
