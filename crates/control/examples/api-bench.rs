@@ -38,6 +38,7 @@ async fn main() -> Outcome<()> {
         nodes: Vec::new(),
         service_cidr: "10.96.0.0/16".into(),
         cluster_id: "bench".into(),
+        pod_security: Default::default(),
     };
     let mut serving = tokio::spawn(control::run(config));
     while fs::read_to_string(path("kubeconfig"))?.is_empty() {

@@ -47,6 +47,8 @@ pub struct Config {
     pub service_cidr: String,
     /// Part of the kubeconfig's names, so that two clusters' files can be merged.
     pub cluster_id: String,
+    /// What Pod Security asks where a namespace has no labels, and of whom it asks nothing.
+    pub pod_security: admission::PodSecurityConfig,
 }
 
 /// Why the control process ended.
@@ -103,6 +105,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         run_dir: config.run_dir,
         ranges,
         tokens: Arc::new(tokens::Tokens::open(&config.data_dir.join("pki/sa.key"))?),
+        pod_security: config.pod_security,
     };
     let server = apiserver::ApiServer::new(store.clone(), settings)?;
     let client = server.client(apiserver::User::component("system:apiserver"));

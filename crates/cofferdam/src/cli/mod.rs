@@ -111,6 +111,10 @@ struct UpArgs {
     /// Apply these manifests when the nodes are Ready (a file or a directory; may be given again).
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     file: Vec<String>,
+    /// What Pod Security asks where a namespace has no labels, and whom it exempts: a PodSecurityConfiguration as Kubernetes'
+    /// API server takes it. It is kept with the cluster.
+    #[arg(long, value_name = "FILE")]
+    pod_security_config: Option<PathBuf>,
     /// Stay, write the supervisor's messages here, and stop the cluster at Ctrl-C (its objects and images are kept).
     #[arg(long)]
     foreground: bool,
@@ -143,7 +147,8 @@ pub fn run(cli: Cli) -> Result<i32> {
             for line in up::missing() {
                 eprintln!("note: {line}");
             }
-            let options = up::Options { nodes: args.nodes, foreground: args.foreground };
+            let pod_security = args.pod_security_config.as_deref().map(read_pod_security).transpose()?;
+            let options = up::Options { nodes: args.nodes, foreground: args.foreground, pod_security };
             let up = up::up(&layout, &options)?;
             tell_up(&layout, &up)?;
             let code = match args.file.is_empty() {
@@ -231,6 +236,13 @@ fn ask<F: Future<Output = Result<i32>>>(
     }
     let socket = layout.admin_socket();
     runtime()?.block_on(async { command(node::client::unix(socket)).await })
+}
+
+/// A configuration that can be read; the control process reads it again.
+fn read_pod_security(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    control::admission::PodSecurityConfig::parse(&text).with_context(|| path.display().to_string())?;
+    Ok(text)
 }
 
 fn need_root(command: &str) -> Result<()> {

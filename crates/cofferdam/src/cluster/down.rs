@@ -36,7 +36,7 @@ pub fn down(layout: &Layout, keep: Keep) -> Result<bool> {
         for path in ["nodes", "control", "images", "log"] {
             remove(&layout.data().join(path))?;
         }
-        for path in [layout.kubeconfig(), layout.cluster_file()] {
+        for path in [layout.kubeconfig(), layout.pod_security(), layout.cluster_file()] {
             remove(&path)?;
         }
         // Only when it is empty: it may hold what others put there.

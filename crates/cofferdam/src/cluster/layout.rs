@@ -81,6 +81,10 @@ impl Layout {
     pub fn cluster_file(&self) -> PathBuf {
         self.data.join("cluster.json")
     }
+    /// What `up --pod-security-config` was given, as it was given.
+    pub fn pod_security(&self) -> PathBuf {
+        self.data.join("pod-security.yaml")
+    }
     pub fn kubeconfig(&self) -> PathBuf {
         self.data.join("kubeconfig")
     }

@@ -28,6 +28,7 @@ pub fn control(layout: &Layout) -> Result<()> {
         .open(layout.kubeconfig())
         .with_context(|| format!("open {}", layout.kubeconfig().display()))?;
     kubeconfig.set_permissions(fs::Permissions::from_mode(0o600)).context("chmod 0600 the kubeconfig")?;
+    let pod_security = pod_security(&layout.pod_security())?;
 
     drop_privileges().context("give up root")?;
     // After the change of user, which clears it: a control process without supervisor would be nobody's.
@@ -43,6 +44,7 @@ pub fn control(layout: &Layout) -> Result<()> {
         nodes,
         service_cidr: cluster.service_cidr.clone(),
         cluster_id: cluster.id.clone(),
+        pod_security,
     })
     .context("serve")
 }
@@ -56,6 +58,15 @@ fn inherited() -> Result<(TcpListener, TcpListener)> {
     stdio::dup2_stdin(&null)?;
     stdio::dup2_stdout(&null)?;
     Ok((tls, tls_for_pods))
+}
+
+/// What Pod Security asks: nothing, unless `up` was given a file.
+fn pod_security(path: &Path) -> Result<control::admission::PodSecurityConfig> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
+        read => read.with_context(|| format!("read {}", path.display()))?,
+    };
+    control::admission::PodSecurityConfig::parse(&text).with_context(|| path.display().to_string())
 }
 
 /// Becomes a user that nothing else runs as, without a capability and without a way to one.

@@ -18,7 +18,7 @@ use kube::{
 };
 
 use super::{
-    layout::{CONTROL_UID, Cluster, Layout, make_dir},
+    layout::{CONTROL_UID, Cluster, Layout, make_dir, write_atomically},
     processes::{self, Role},
 };
 
@@ -30,6 +30,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub struct Options {
     pub nodes: u32,
     pub foreground: bool,
+    /// The text of a `PodSecurityConfiguration`, which has been parsed. `None`: as the cluster has it.
+    pub pod_security: Option<String>,
 }
 
 /// What `up` found or made, to be told to the user.
@@ -70,6 +72,16 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
         );
     }
     let was_running = processes::find(layout.data())?.iter().any(|process| process.role == Role::Supervisor);
+    if let Some(text) = &options.pod_security {
+        let path = layout.pod_security();
+        if was_running && fs::read_to_string(&path).ok().as_ref() != Some(text) {
+            bail!(
+                "the cluster in {} runs with another Pod Security configuration: `cofferdam down --keep-data` it first",
+                layout.data().display()
+            );
+        }
+        write_atomically(&path, text.as_bytes())?;
+    }
     if !was_running {
         prepare(layout, &cluster)?;
         start_supervisor(layout, options.foreground)?;

@@ -3,14 +3,40 @@
 
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod service_account;
 mod toleration_seconds;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use api::{ApiError, registry::Resource};
 use serde_json::Value;
 
 use crate::{apiserver::User, store::Store};
+
+pub use pod_security::{ConfigError, PodSecurity, PodSecurityConfig};
+
+/// What plugins decided of one request, for the audit log: its `annotations`, under upstream's keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations(pub BTreeMap<&'static str, String>);
+
+/// Takes [`Annotations`] from plugins, which see the request shared.
+#[derive(Debug, Default)]
+pub struct Audit(Mutex<Annotations>);
+
+impl Audit {
+    pub fn note(&self, key: &'static str, value: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.insert(key, value.into());
+    }
+
+    pub fn take(&self) -> Annotations {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -34,6 +60,8 @@ pub struct Request<'a> {
     /// What is there before an update or a delete.
     pub old: Option<&'a Value>,
     pub store: &'a Store,
+    /// What the audit log should say of it.
+    pub audit: &'a Audit,
 }
 
 impl Request<'_> {
@@ -78,11 +106,12 @@ pub trait Plugin: Send + Sync {
 }
 
 /// The plugins, in upstream's order.
-pub fn plugins() -> Vec<Box<dyn Plugin>> {
+pub fn plugins(pod_security: PodSecurityConfig) -> Vec<Box<dyn Plugin>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
+        Box::new(PodSecurity { config: pod_security }),
         Box::new(priority::Priority),
         Box::new(toleration_seconds::DefaultTolerationSeconds),
     ]

@@ -263,6 +263,7 @@ impl ApiServer {
                     user: &context.user,
                     old: Some(old),
                     store: &self.store,
+                    audit: &context.audit,
                 };
                 admission::validate(&self.admission, &request, None, &mut Vec::new())?;
                 decide(stored(route.resource), options, old, Timestamp::now())

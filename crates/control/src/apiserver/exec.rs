@@ -46,6 +46,7 @@ pub async fn answer(
         user,
         old: Some(&pod),
         store: &server.store,
+        audit: &admission::Audit::default(),
     };
     admission::validate(&server.admission, &admitted, None, &mut Vec::new())?;
     let subresource = route.subresource_name();

@@ -59,6 +59,7 @@ pub struct Settings {
     pub run_dir: PathBuf,
     pub ranges: ServiceRanges,
     pub tokens: Arc<Tokens>,
+    pub pod_security: admission::PodSecurityConfig,
 }
 
 /// The server; shared by every connection.
@@ -77,6 +78,7 @@ struct Context {
     validation: FieldValidation,
     dry_run: bool,
     warnings: Vec<String>,
+    audit: admission::Audit,
 }
 
 /// The row and key under which a route's objects are kept.
@@ -105,7 +107,8 @@ impl ApiServer {
     /// Ranges that are none.
     pub fn new(store: Store, settings: Settings) -> Result<Arc<ApiServer>, AllocatorError> {
         let services = services::Allocator::new(&settings.ranges, &store)?;
-        Ok(Arc::new(ApiServer { store, settings, admission: admission::plugins(), services }))
+        let admission = admission::plugins(settings.pod_security.clone());
+        Ok(Arc::new(ApiServer { store, settings, admission, services }))
     }
 
     pub fn store(&self) -> &Store {
@@ -153,6 +156,7 @@ impl ApiServer {
             validation: FieldValidation::from_query(query.get("fieldValidation"))?,
             dry_run: dry_run(&route, &query)?,
             warnings: Vec::new(),
+            audit: admission::Audit::default(),
             user,
             query,
         };
@@ -173,6 +177,8 @@ impl ApiServer {
             }
         };
         respond::warn(&mut response, &context.warnings);
+        // For whoever writes the audit log.
+        response.extensions_mut().insert(context.audit.take());
         Ok(response)
     }
 

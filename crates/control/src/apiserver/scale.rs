@@ -83,9 +83,9 @@ impl ApiServer {
             errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
             return Err(ApiError::invalid("autoscaling", "Scale", &route.name, &errors));
         }
-        let whole = Route { subresource: None, verb: Verb::Update, ..route.clone() };
+        let updating = Route { verb: Verb::Update, ..route.clone() };
         let outcome = self
-            .update(&whole, context, |old| {
+            .update(&updating, context, |old| {
                 let mut new = old.clone();
                 new["spec"]["replicas"] = replicas.into();
                 // What the client knows of the object, for the preconditions.

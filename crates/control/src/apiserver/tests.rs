@@ -9,18 +9,23 @@ use serde_json::{Value, json};
 use super::*;
 use crate::store::engine::Volatile;
 
+mod pod_security;
 mod tokens;
 
 struct Server(Arc<ApiServer>);
 
-fn start() -> Server {
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         address: "127.0.0.1:6443".into(),
         run_dir: "/nonexistent".into(),
         ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
         tokens: Arc::new(Tokens::ephemeral().unwrap()),
-    };
-    Server(ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap())
+        pod_security: Default::default(),
+    }
+}
+
+fn start() -> Server {
+    Server(ApiServer::new(Store::open(Volatile).unwrap(), settings()).unwrap())
 }
 
 /// With a namespace `d` and its default ServiceAccount.

@@ -153,6 +153,7 @@ impl ApiServer {
             user: &context.user,
             old,
             store: &self.store,
+            audit: &context.audit,
         }
     }
 
@@ -370,6 +371,11 @@ impl ApiServer {
         change: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<Outcome, ApiError> {
         let resource = stored(route.resource);
+        // A scale is written through the whole object; only admission tells it from an update of that.
+        let part = match route.subresource_name() {
+            "scale" => "",
+            part => part,
+        };
         let mut warnings = Vec::new();
         let mut reserved = services::Reserved::default();
         let done = self
@@ -383,11 +389,11 @@ impl ApiServer {
                 let request =
                     self.admission_request(Operation::Update, route, context, &route.name, Some(old));
                 admission::mutate(&self.admission, &request, &mut new)?;
-                strategy::prepare_update(resource, route.subresource_name(), &mut new, old);
+                strategy::prepare_update(resource, part, &mut new, old);
                 services::carry_over(resource, &mut new, old);
                 new["metadata"]["resourceVersion"] = current.revision.to_string().into();
 
-                let errors = match route.subresource_name() {
+                let errors = match part {
                     "" => validation::validate_update(resource, &new, old),
                     sub => validation::validate_update_subresource(resource, sub, &new, old),
                 };

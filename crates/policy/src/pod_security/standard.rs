@@ -174,6 +174,10 @@ impl Policy {
         }
     }
 
+    pub fn set(&mut self, mode: Mode, asked: LevelVersion) {
+        *self.mode_mut(mode) = asked;
+    }
+
     fn mode_mut(&mut self, mode: Mode) -> &mut LevelVersion {
         match mode {
             Mode::Enforce => &mut self.enforce,
