@@ -1,5 +1,6 @@
 //! The nf_tables encoder against the kernel, in a network namespace of its own.
 
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -44,7 +45,9 @@ fn large(n: u32) -> Table {
     );
     let peers = (0..n).map(|i| ((address(i), false), Data::Nothing)).collect();
     table.sets.insert("peers".into(), Set { of: SetType::set(&[DataType::Ipv4Addr]), elements: peers });
-    let blocks = (0..n / 10).map(|i| (i * 512, i * 512 + 255)).map(|(a, b)| (a.into(), b.into()));
+    let blocks = (0..n / 10)
+        .map(|i| (i * 512, i * 512 + 255))
+        .map(|(a, b)| (Ipv4Addr::from_bits(a), Ipv4Addr::from_bits(b)));
     let of = SetType::intervals(DataType::Ipv4Addr);
     table.sets.insert("blocks".into(), Set { of, elements: interval_elements(blocks) });
     let base = Some(Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0, drop: false });
@@ -120,7 +123,7 @@ fn a_transaction_on_an_old_generation_is_refused() {
 
 #[test]
 fn intervals_that_touch_are_one() {
-    let block = |a: &str, b: &str| (a.parse().unwrap(), b.parse().unwrap());
+    let block = |a: &str, b: &str| -> (Ipv4Addr, Ipv4Addr) { (a.parse().unwrap(), b.parse().unwrap()) };
     let elements = interval_elements([
         block("10.0.1.0", "10.0.1.255"),
         block("10.0.0.0", "10.0.0.255"),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use kernel::netlink::{Batch, Family, Socket};
 use kernel::nft::{self, Base, Chain, ChainKind, Ct, Expr, Hook, Op, Rule, Table, Transaction, Verdict};
 use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
-use node::net::fabric::{Fabric, FabricConfig};
+use node::net::fabric::{Fabric, FabricConfig, Ranges};
 use node::net::{NodeNet, NodeNetConfig, PodNet};
 use policy::network_policy::{Event, PodRecord, Policy};
 use testkit::net::Netns;
@@ -27,12 +27,7 @@ fn p90(mut times: Vec<Duration>) -> Duration {
 
 fn main() -> Result<()> {
     let machine = Netns::new()?;
-    let config = FabricConfig {
-        cluster_id: "bench".into(),
-        node_cidr: "10.88.0.0/24".parse()?,
-        pod_cidr: "10.244.0.0/16".parse()?,
-        service_cidr: "10.96.0.0/16".parse()?,
-    };
+    let config = FabricConfig { cluster_id: "bench".into(), v4: Ranges::<Ipv4Addr>::DEFAULT, v6: None };
     let started = Instant::now();
     let fabric = machine.run(|| Fabric::create(config.clone()))?;
     println!("fabric                                  {:>9.3} ms", ms(started.elapsed()));
@@ -42,12 +37,8 @@ fn main() -> Result<()> {
     println!("node's link                             {:>9.3} ms", ms(started.elapsed()));
     let node_config = NodeNetConfig {
         node_name: "node-1".into(),
-        node_ip: addresses.node_ip,
-        gateway: addresses.gateway,
-        pod_cidr: addresses.pod_cidr,
-        cluster_cidr: config.pod_cidr,
-        node_cidr: config.node_cidr,
-        service_cidr: config.service_cidr,
+        v4: addresses.v4,
+        v6: addresses.v6,
         mtu: addresses.mtu,
         on_event: Box::new(|event| println!("{event:?}")),
     };
@@ -65,7 +56,7 @@ fn main() -> Result<()> {
         namespaces.push(started.elapsed());
         let socket = pod.route_fd()?;
         let started = Instant::now();
-        let ip = net.prepare(pod_net(i), &pod.fd, socket)?;
+        let ip = net.prepare(pod_net(i), &pod.fd, socket)?.v4;
         networks.push(started.elapsed());
         pods.push((pod, ip));
     }
@@ -113,7 +104,7 @@ fn main() -> Result<()> {
         let pod = Netns::new()?;
         let socket = pod.route_fd()?;
         let started = Instant::now();
-        let ip = net.prepare(pod_net(1000 + i), &pod.fd, socket)?;
+        let ip = net.prepare(pod_net(1000 + i), &pod.fd, socket)?.v4;
         joins.push(started.elapsed());
         pods.push((pod, ip));
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kernel::netlink::Batch;
-use kernel::route::{Ipv4Net, Mac, Route, VethEnd};
+use kernel::route::{Mac, Net, Route, VethEnd};
 use net_common::*;
 use node::net::NetEvent;
 use node::net::fabric::Fabric;
@@ -36,7 +36,7 @@ fn world(machine: &Netns) -> (Netns, Ipv4Addr, Ipv4Addr) {
     }
     let link = kernel::route::index_of(&mut socket, "eth0").unwrap().unwrap();
     let mut batch = Batch::new();
-    let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
+    let to = Net::everything();
     kernel::route::replace_route(&mut batch, Route { to, link, via: Some(there), source: None });
     socket.request(&batch).unwrap();
     (world, there, here)
@@ -47,7 +47,7 @@ fn pods_reach_the_world_as_the_machine_and_the_world_does_not_reach_them() {
     needs_root!("pods_reach_the_world_as_the_machine_and_the_world_does_not_reach_them");
     let machine = machine();
     let (world, there, here) = world(&machine);
-    let fabric = machine.run(|| Fabric::create(config("out"))).unwrap();
+    let fabric = machine.run(|| Fabric::create(config("out", Families::Ipv4))).unwrap();
     assert!(fabric.warnings.is_empty(), "{:?}", fabric.warnings);
     let node = Node::new(&fabric, 1);
     assert_eq!(node.addresses.mtu, 1400, "the machine's own, so that no packet needs to be cut");
@@ -78,7 +78,7 @@ fn pods_reach_the_world_as_the_machine_and_the_world_does_not_reach_them() {
     assert!(world.connect(pod.at(80), GRACE).is_err());
     // A Service nobody serves, and a pod nobody has, do not leak out.
     for inside in ["10.96.0.1:443", "10.244.9.9:80", "10.88.0.77:80"] {
-        let refused = pod.netns.connect(inside.parse().unwrap(), PATIENCE).unwrap_err();
+        let refused = pod.netns.connect(inside.parse::<SocketAddrV4>().unwrap(), PATIENCE).unwrap_err();
         assert_ne!(refused.kind(), std::io::ErrorKind::TimedOut, "{inside}: {refused}");
     }
 }
@@ -93,7 +93,7 @@ fn a_machine_that_drops_what_is_forwarded_lets_the_cluster_through() {
         "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }";
     nft(&machine, &[foreign]);
     let before = nft(&machine, &["list", "ruleset"]);
-    let fabric = machine.run(|| Fabric::create(config("docker"))).unwrap();
+    let fabric = machine.run(|| Fabric::create(config("docker", Families::Ipv4))).unwrap();
     let node = Node::new(&fabric, 1);
     assert!(node.netns.connects(SocketAddrV4::new(there, 443)));
     machine.run(|| Fabric::teardown("docker")).unwrap();
@@ -139,7 +139,7 @@ fn clusters_with_equal_ranges_live_side_by_side_and_leave_nothing() {
     let made: Vec<_> = ["one", "two"]
         .into_iter()
         .map(|id| {
-            let fabric = machine.run(|| Fabric::create(config(id))).unwrap();
+            let fabric = machine.run(|| Fabric::create(config(id, Families::Ipv4))).unwrap();
             let node = Node::new(&fabric, 1);
             node.net.adopted().unwrap();
             node.net.apply(Vec::new()).unwrap();
@@ -192,8 +192,8 @@ fn a_restarted_agent_takes_over_without_a_gap() {
 
     let records: Vec<_> =
         [&open, &closed].map(|pod| policy::network_policy::Event::UpsertPod(pod.record())).into();
-    assert_eq!(net.adopt(open.net.clone()).unwrap(), Some(open.ip));
-    assert_eq!(net.adopt(closed.net.clone()).unwrap(), Some(closed.ip));
+    assert_eq!(net.adopt(open.net.clone()).unwrap().map(|given| given.v4), Some(open.ip));
+    assert_eq!(net.adopt(closed.net.clone()).unwrap().map(|given| given.v4), Some(closed.ip));
     assert_eq!(net.adopt(pod("foo", "never", &[])).unwrap(), None);
     net.adopted().unwrap();
     let mut known = vec![namespace("foo", &[]), deny()];
@@ -275,7 +275,7 @@ fn what_we_write_lists_and_loads_with_nft_and_is_the_same_again() {
     server.host_ports = vec![
         HostPort { host_ip: None, protocol: Protocol::Udp, host_port: 9000, container_port: 53 },
         HostPort {
-            host_ip: Some(Ipv4Addr::new(10, 88, 0, 2)),
+            host_ip: Some(Ipv4Addr::new(10, 88, 0, 2).into()),
             protocol: Protocol::Tcp,
             host_port: 9001,
             container_port: 80,

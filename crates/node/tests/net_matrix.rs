@@ -190,7 +190,7 @@ impl World {
                 "spec": {"nodeName": node_name(node), "containers": [
                     {"name": "c", "ports": [{"name": "web", "containerPort": web}]}]},
                 "status": {"phase": "Running", "podIP": pod.ip, "podIPs": [{"ip": pod.ip}],
-                    "hostIP": cluster.nodes[node].addresses.node_ip},
+                    "hostIP": cluster.nodes[node].addresses.v4.node_ip},
             });
             objects.push(serde_json::from_value(object).unwrap());
             pods.push(pod);
@@ -231,8 +231,8 @@ impl World {
     fn rule_sets_allow(&self, flow: &Flow) -> bool {
         // A node always reaches its own pods: that packet is not forwarded.
         let own_node = self.cluster.nodes.iter().any(|node| {
-            IpAddr::V4(node.addresses.node_ip) == flow.client
-                && matches!(flow.server, IpAddr::V4(v4) if node.addresses.pod_cidr.contains(v4))
+            IpAddr::V4(node.addresses.v4.node_ip) == flow.client
+                && matches!(flow.server, IpAddr::V4(v4) if node.addresses.v4.pod_cidr.contains(v4))
         });
         own_node || self.compilers.iter().all(|compiler| compiler.rule_set().judge(flow))
     }
@@ -241,8 +241,11 @@ impl World {
     fn check(&self, row: &str, policies: &[NetworkPolicy]) -> Vec<String> {
         let objects = network_policy::Cluster { pods: &self.objects, namespaces: &self.namespaces, policies };
         let mut wrong = Vec::new();
-        let nodes =
-            self.cluster.nodes.iter().map(|node| (&node.netns, node.addresses.node_ip, "a node".to_string()));
+        let nodes = self
+            .cluster
+            .nodes
+            .iter()
+            .map(|node| (&node.netns, node.addresses.v4.node_ip, "a node".to_string()));
         let pods = self
             .pods
             .iter()

@@ -56,7 +56,7 @@ fn a_pod_sends_with_its_own_address_only() {
     let raw = a.netns.raw_sender().unwrap();
     for target in [&b, &far] {
         let sniffer = target.netns.sniffer(17).unwrap();
-        let node = cluster.nodes[0].addresses.node_ip;
+        let node = cluster.nodes[0].addresses.v4.node_ip;
         for (port, source) in [(1, c.ip), (2, extra), (3, far.ip), (4, node), (5, Ipv4Addr::LOCALHOST)] {
             let from = SocketAddrV4::new(source, port);
             raw.send(source, target.ip, 17, &udp_datagram(from, target.at(9), b"lie")).unwrap();
@@ -116,7 +116,7 @@ fn after_a_default_deny_nothing_arrives_but_the_node_probes() {
     let node = &cluster.nodes[0];
     assert!(node.netns.connects(b.at(80)));
     for sniffer in &sniffers {
-        assert_eq!(sniffer.next(GRACE, |packet| packet.source != node.addresses.node_ip), None);
+        assert_eq!(sniffer.next(GRACE, |packet| packet.source != node.addresses.v4.node_ip), None);
     }
     // And the pod still reaches others.
     far.netns.echo(&[80], &[]).unwrap();
@@ -168,11 +168,11 @@ fn egress_rules_hold_towards_the_own_node_and_the_world() {
     }
     let (own, other) = (&cluster.nodes[0], &cluster.nodes[1]);
     let at = |ip| SocketAddrV4::new(ip, 10250);
-    assert!(a.netns.connects(at(own.addresses.node_ip)));
-    assert!(a.netns.connects(at(other.addresses.node_ip)));
+    assert!(a.netns.connects(at(own.addresses.v4.node_ip)));
+    assert!(a.netns.connects(at(other.addresses.v4.node_ip)));
     cluster.apply(&[namespace("foo", &[]), policy(DENY_ALL)]);
-    assert!(a.netns.connect(at(own.addresses.node_ip), GRACE).is_err());
-    assert!(a.netns.connect(at(other.addresses.node_ip), GRACE).is_err());
+    assert!(a.netns.connect(at(own.addresses.v4.node_ip), GRACE).is_err());
+    assert!(a.netns.connect(at(other.addresses.v4.node_ip), GRACE).is_err());
     // What the node itself began is answered.
     a.netns.echo(&[80], &[]).unwrap();
     let mut stream = own.netns.connect(a.at(80), PATIENCE).unwrap();
@@ -185,9 +185,9 @@ fn host_ports_lead_to_the_pod_by_protocol_and_address() {
     use node::net::{HostPort, Protocol};
     let cluster = Cluster::new(2);
     let node = &cluster.nodes[0];
-    let ip = node.addresses.node_ip;
-    let port = |host_ip, protocol, host_port, container_port| HostPort {
-        host_ip,
+    let ip = node.addresses.v4.node_ip;
+    let port = |host_ip: Option<Ipv4Addr>, protocol, host_port, container_port| HostPort {
+        host_ip: host_ip.map(Into::into),
         protocol,
         host_port,
         container_port,
@@ -222,7 +222,7 @@ fn host_ports_lead_to_the_pod_by_protocol_and_address() {
     assert!(node.netns.connects(at(Ipv4Addr::LOCALHOST, 9002)));
     assert!(node.netns.connect(at(Ipv4Addr::LOCALHOST, 9001), PATIENCE).is_err());
     // A node without the pod does not answer.
-    assert!(client.netns.connect(at(cluster.nodes[1].addresses.node_ip, 9000), PATIENCE).is_err());
+    assert!(client.netns.connect(at(cluster.nodes[1].addresses.v4.node_ip, 9000), PATIENCE).is_err());
 
     let mut second = pod("foo", "second", &[]);
     second.host_ports = vec![port(Some(ip), Protocol::Udp, 9000, 1)];
@@ -258,7 +258,7 @@ fn a_neighbour_does_not_reach_the_nodes_loopback() {
     let raw = a.netns.raw_sender().unwrap();
     let target = Ipv4Addr::new(127, 9, 0, 1);
     raw.send(a.ip, target, 17, &udp_datagram(a.at(1), SocketAddrV4::new(target, 9), b"x")).unwrap();
-    let node = cluster.nodes[0].addresses.node_ip;
+    let node = cluster.nodes[0].addresses.v4.node_ip;
     raw.send(a.ip, node, 17, &udp_datagram(a.at(2), SocketAddrV4::new(node, 9), b"x")).unwrap();
     let first = sniffer.next(PATIENCE, |packet| packet.source == a.ip).expect("the control arrives");
     assert_eq!(first.destination, node);
@@ -361,7 +361,7 @@ fn no_packet_of_a_new_pod_is_unguarded_and_none_allowed_is_refused() {
             let netns = Netns::new().unwrap();
             let sniffer = netns.sniffer(17).unwrap();
             let net = pod("foo", &format!("new-{i}"), &[("app", "new")]);
-            let ip = node.net.prepare(net, &netns.fd, netns.route_fd().unwrap()).unwrap();
+            let ip = node.net.prepare(net, &netns.fd, netns.route_fd().unwrap()).unwrap().v4;
             assert_eq!(ip.to_bits(), first + i);
             // Its very first packets: what is allowed passes at once, what is not does not.
             let allowed = netns.connect(friend.at(80), std::time::Duration::from_millis(900));
@@ -378,10 +378,10 @@ fn no_packet_of_a_new_pod_is_unguarded_and_none_allowed_is_refused() {
 fn an_address_is_given_out_again_when_its_link_is_gone() {
     needs_root!("an_address_is_given_out_again_when_its_link_is_gone");
     let machine = machine();
-    let fabric = machine.run(|| node::net::fabric::Fabric::create(config("small"))).unwrap();
+    let fabric = machine.run(|| node::net::fabric::Fabric::create(config("small", Families::Ipv4))).unwrap();
     let netns = Netns::new().unwrap();
     let mut addresses = fabric.add_node(1, netns.fd.as_fd()).unwrap();
-    addresses.pod_cidr = "10.244.1.0/29".parse().unwrap();
+    addresses.v4.pod_cidr = "10.244.1.0/29".parse().unwrap();
     let (net, events) = start(&netns, &addresses);
     let node = Node { netns, addresses, net, events };
     let mut pods: Vec<Pod> = (2..7).map(|i| node.pod(pod("foo", &i.to_string(), &[]))).collect();
@@ -404,7 +404,7 @@ fn an_address_is_given_out_again_when_its_link_is_gone() {
             other => break other,
         }
     };
-    assert_eq!(got.unwrap(), ip);
+    assert_eq!(got.unwrap().v4, ip);
 }
 
 #[test]
@@ -422,7 +422,7 @@ fn a_client_that_keeps_its_udp_port_reaches_the_next_pod_of_a_host_port() {
         pod
     };
     let client = cluster.pod(1, pod("foo", "client", &[]));
-    let socket = client.netns.udp(SocketAddrV4::new(node.addresses.node_ip, 9000)).unwrap();
+    let socket = client.netns.udp(SocketAddrV4::new(node.addresses.v4.node_ip, 9000)).unwrap();
     assert!(!udp_echoes(&socket, GRACE), "nobody there yet, but now there is a conntrack entry");
     for name in ["one", "two"] {
         let pod = server(name);

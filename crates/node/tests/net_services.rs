@@ -56,7 +56,7 @@ fn services_spread_connections_over_their_endpoints() {
     }
     apply(services(&[a.at(8080), b.at(8080)], &[a.at(5353)]));
     // Both are reached, from a pod, from an endpoint itself (hairpin), from a node, and through every node's port.
-    let node_ports = cluster.nodes.iter().map(|node| SocketAddrV4::new(node.addresses.node_ip, NODE_PORT));
+    let node_ports = cluster.nodes.iter().map(|node| SocketAddrV4::new(node.addresses.v4.node_ip, NODE_PORT));
     let mut targets = vec![service];
     targets.extend(node_ports);
     for target in targets {
@@ -80,7 +80,7 @@ fn services_spread_connections_over_their_endpoints() {
         assert!(seen[0] > 0 && seen[1] > 0, "{target}: {seen:?}");
     }
     let mut through_fabric =
-        cluster.fabric.connect(SocketAddrV4::new(cluster.nodes[2].addresses.node_ip, NODE_PORT)).unwrap();
+        cluster.fabric.connect(SocketAddrV4::new(cluster.nodes[2].addresses.v4.node_ip, NODE_PORT)).unwrap();
     assert!(echoes(&mut through_fabric, PATIENCE), "a node without endpoints answers too");
 
     // A UDP client that keeps its port follows when its endpoint goes.
@@ -120,7 +120,7 @@ fn services_go_on_while_an_agent_restarts() {
     drop((net, events));
     let (net, _events) = start(&netns, &addresses);
     for pod in [&a, &client] {
-        assert_eq!(net.adopt(pod.net.clone()).unwrap(), Some(pod.ip));
+        assert_eq!(net.adopt(pod.net.clone()).unwrap().map(|given| given.v4), Some(pod.ip));
     }
     net.adopted().unwrap();
     net.apply(Vec::new()).unwrap();

@@ -2,7 +2,7 @@
 //! no external programs. Raw packets are made by hand, so that they can lie about their source.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -47,11 +47,13 @@ impl Netns {
         Ok(socket?)
     }
 
-    /// Echo servers on these ports, on every address, until the test's process ends.
+    /// Echo servers on these ports, on every address of both families, until the test's process ends.
     pub fn echo(&self, tcp: &[u16], udp: &[u16]) -> Result<()> {
         for port in tcp {
-            let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port);
-            let listener = self.run(|| TcpListener::bind(address))?;
+            let listener = self.run(|| {
+                TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port))
+                    .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)))
+            })?;
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     std::thread::spawn(move || echo_stream(stream));
@@ -59,8 +61,10 @@ impl Netns {
             });
         }
         for port in udp {
-            let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port);
-            let socket = self.run(|| UdpSocket::bind(address))?;
+            let socket = self.run(|| {
+                UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port))
+                    .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, *port)))
+            })?;
             std::thread::spawn(move || {
                 let mut buffer = [0; 2048];
                 while let Ok((len, from)) = socket.recv_from(&mut buffer) {
@@ -75,17 +79,20 @@ impl Netns {
     }
 
     /// Whether a TCP connection comes about, within [`PATIENCE`].
-    pub fn connects(&self, to: SocketAddrV4) -> bool {
+    pub fn connects(&self, to: impl Into<SocketAddr>) -> bool {
         self.connect(to, PATIENCE).is_ok()
     }
 
-    pub fn connect(&self, to: SocketAddrV4, patience: Duration) -> io::Result<TcpStream> {
-        self.run(|| TcpStream::connect_timeout(&to.into(), patience))
+    pub fn connect(&self, to: impl Into<SocketAddr>, patience: Duration) -> io::Result<TcpStream> {
+        let to = to.into();
+        self.run(|| TcpStream::connect_timeout(&to, patience))
     }
 
     /// An UDP socket connected to that address.
-    pub fn udp(&self, to: SocketAddrV4) -> Result<UdpSocket> {
-        let socket = self.run(|| UdpSocket::bind("0.0.0.0:0"))?;
+    pub fn udp(&self, to: impl Into<SocketAddr>) -> Result<UdpSocket> {
+        let to = to.into();
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = self.run(|| UdpSocket::bind(any))?;
         socket.connect(to)?;
         Ok(socket)
     }

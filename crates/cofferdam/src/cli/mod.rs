@@ -23,16 +23,18 @@ mod yaml;
 
 use std::{
     io::{IsTerminal, Write},
+    net::Ipv6Addr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use node::net::{Ipv6Net, fabric::Ranges};
 
 use crate::{
     cluster::{
         down::{self, Keep},
-        layout::Layout,
+        layout::{Ipv6Ranges, Layout},
         node_init, roles, supervisor, up,
     },
     demo,
@@ -102,12 +104,25 @@ enum Command {
 #[command(after_help = "Examples:
   cofferdam up                       one node
   cofferdam up --nodes 3             three nodes that behave as three machines
+  cofferdam up --ip-family dual      IPv4 and IPv6
   cofferdam up -f pod.yaml           and apply a manifest
   kubectl --kubeconfig $(cofferdam kubeconfig) get nodes")]
 struct UpArgs {
     /// How many nodes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
     nodes: u32,
+    /// Which addresses pods, nodes and Services have: IPv4 alone (then a pod has no IPv6 at all), or both.
+    #[arg(long, value_enum, default_value_t = IpFamily::Ipv4)]
+    ip_family: IpFamily,
+    /// IPv6 addresses of the pods of a dual cluster, a /64 of it for each node [default: fd00:cf:244::/56].
+    #[arg(long, value_name = "CIDR")]
+    pod_cidr_v6: Option<Ipv6Net>,
+    /// IPv6 addresses of the Services of a dual cluster [default: fd00:cf:96::/112].
+    #[arg(long, value_name = "CIDR")]
+    service_cidr_v6: Option<Ipv6Net>,
+    /// IPv6 addresses of the nodes of a dual cluster [default: fd00:cf:88::/64].
+    #[arg(long, value_name = "CIDR")]
+    node_cidr_v6: Option<Ipv6Net>,
     /// Apply these manifests when the nodes are Ready (a file or a directory; may be given again).
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     file: Vec<String>,
@@ -118,6 +133,29 @@ struct UpArgs {
     /// Stay, write the supervisor's messages here, and stop the cluster at Ctrl-C (its objects and images are kept).
     #[arg(long)]
     foreground: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum IpFamily {
+    Ipv4,
+    Dual,
+}
+
+impl UpArgs {
+    /// None: IPv4 alone.
+    fn v6(&self) -> Result<Option<Ipv6Ranges>> {
+        let asked = [self.node_cidr_v6, self.pod_cidr_v6, self.service_cidr_v6];
+        if self.ip_family == IpFamily::Ipv4 {
+            if asked.iter().any(Option::is_some) {
+                bail!("ranges of IPv6 are for a cluster that has it: give --ip-family dual too");
+            }
+            return Ok(None);
+        }
+        let Ranges { nodes, pods, services } = Ranges::<Ipv6Addr>::DEFAULT;
+        let [node_cidr, pod_cidr, service_cidr] = [(asked[0], nodes), (asked[1], pods), (asked[2], services)]
+            .map(|(asked, usual)| asked.unwrap_or(usual).to_string());
+        Ok(Some(Ipv6Ranges { node_cidr, pod_cidr, service_cidr }))
+    }
 }
 
 #[derive(Subcommand)]
@@ -148,7 +186,8 @@ pub fn run(cli: Cli) -> Result<i32> {
                 eprintln!("note: {line}");
             }
             let pod_security = args.pod_security_config.as_deref().map(read_pod_security).transpose()?;
-            let options = up::Options { nodes: args.nodes, foreground: args.foreground, pod_security };
+            let options =
+                up::Options { nodes: args.nodes, foreground: args.foreground, pod_security, v6: args.v6()? };
             let up = up::up(&layout, &options)?;
             tell_up(&layout, &up)?;
             let code = match args.file.is_empty() {

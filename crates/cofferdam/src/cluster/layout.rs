@@ -2,12 +2,13 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
+use node::net::fabric::Ranges;
 use serde::{Deserialize, Serialize};
 
 /// The user the control process runs as: it needs no privilege, and owns nothing but its own directory.
@@ -24,6 +25,16 @@ pub struct Cluster {
     pub node_cidr: String,
     pub pod_cidr: String,
     pub service_cidr: String,
+    /// The ranges of IPv6; None in a cluster of IPv4 alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<Ipv6Ranges>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Ranges {
+    pub node_cidr: String,
+    pub pod_cidr: String,
+    pub service_cidr: String,
 }
 
 impl Cluster {
@@ -31,10 +42,28 @@ impl Cluster {
         (1..=self.nodes).map(node_name)
     }
 
+    /// The ranges of both families, parsed.
+    pub fn ranges(&self) -> Result<(Ranges<Ipv4Addr>, Option<Ranges<Ipv6Addr>>)> {
+        let v4 = ranges(&self.node_cidr, &self.pod_cidr, &self.service_cidr)?;
+        let v6 = self.v6.as_ref().map(|v6| ranges(&v6.node_cidr, &v6.pod_cidr, &v6.service_cidr));
+        Ok((v4, v6.transpose()?))
+    }
+
     /// The path of the cluster's cgroup below each hierarchy's root.
     pub fn cgroup(&self) -> String {
         format!("cofferdam-{}", self.id)
     }
+}
+
+fn ranges<A: node::net::Ip>(nodes: &str, pods: &str, services: &str) -> Result<Ranges<A>> {
+    let parse = |what: &str, text: &str| {
+        text.parse().map_err(|error: node::net::BlockError| anyhow::anyhow!("the range of {what}: {error}"))
+    };
+    Ok(Ranges {
+        nodes: parse("nodes", nodes)?,
+        pods: parse("pods", pods)?,
+        services: parse("services", services)?,
+    })
 }
 
 pub fn node_name(index: u32) -> String {
@@ -47,10 +76,6 @@ pub struct NodeFile {
     pub name: String,
     pub cluster: Cluster,
     pub index: u32,
-    pub ip: Ipv4Addr,
-    pub pod_cidr: String,
-    /// The fabric, next hop of the default route.
-    pub gateway: Ipv4Addr,
     pub mtu: u32,
 }
 

@@ -105,18 +105,15 @@ pub fn agent() -> Result<()> {
     let file: NodeFile =
         serde_json::from_slice(&fs::read(path).with_context(|| format!("read {}", path.display()))?)
             .with_context(|| format!("read {}", path.display()))?;
+    let (v4, v6) = file.cluster.ranges()?;
     node::agent::run(node::agent::Config {
         node: file.name,
         index: file.index,
-        ip: file.ip,
-        pod_cidr: file.pod_cidr,
-        gateway: file.gateway,
+        v4: v4.node(file.index).context("the node's network")?,
+        v6: v6.map(|ranges| ranges.node(file.index)).transpose().context("the node's IPv6 network")?,
         mtu: file.mtu,
         cluster_id: file.cluster.id.clone(),
         nodes: file.cluster.nodes,
-        node_cidr: file.cluster.node_cidr.clone(),
-        cluster_pod_cidr: file.cluster.pod_cidr.clone(),
-        service_cidr: file.cluster.service_cidr.clone(),
         run_dir: "/run/cofferdam".into(),
         pods_dir: "/var/lib/cofferdam/pods".into(),
         logs_dir: "/var/log/pods".into(),

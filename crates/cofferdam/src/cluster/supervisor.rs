@@ -94,12 +94,8 @@ async fn supervise(layout: &Layout) -> Result<()> {
 
 /// The fabric that surviving nodes hold, else a new one.
 fn open_fabric(layout: &Layout, cluster: &Cluster) -> Result<Fabric> {
-    let config = FabricConfig {
-        cluster_id: cluster.id.clone(),
-        node_cidr: cluster.node_cidr.parse().context("nodeCIDR")?,
-        pod_cidr: cluster.pod_cidr.parse().context("podCIDR")?,
-        service_cidr: cluster.service_cidr.parse().context("serviceCIDR")?,
-    };
+    let (v4, v6) = cluster.ranges()?;
+    let config = FabricConfig { cluster_id: cluster.id.clone(), v4, v6 };
     for process in processes::find(layout.data())? {
         if process.role == Role::NodeInit
             && let Some(netns) = held_fabric(process.pid)?
@@ -216,15 +212,7 @@ impl Supervisor {
         let netns = File::open(format!("/proc/{pid}/ns/net"))
             .with_context(|| format!("open the network of {name}"))?;
         let link = self.fabric.add_node(index, netns.as_fd()).with_context(|| format!("link {name}"))?;
-        let file = NodeFile {
-            name: name.clone(),
-            cluster: self.cluster.clone(),
-            index,
-            ip: link.node_ip,
-            pod_cidr: link.pod_cidr.to_string(),
-            gateway: link.gateway,
-            mtu: link.mtu,
-        };
+        let file = NodeFile { name: name.clone(), cluster: self.cluster.clone(), index, mtu: link.mtu };
         write_atomically(&self.layout.node_run(&name).join("node.json"), &serde_json::to_vec_pretty(&file)?)?;
         go.write_all(b"go\n").with_context(|| format!("let {name} go ahead"))?;
         self.watch_node(pid, index)

@@ -18,7 +18,7 @@ use kube::{
 };
 
 use super::{
-    layout::{CONTROL_UID, Cluster, Layout, make_dir, write_atomically},
+    layout::{CONTROL_UID, Cluster, Ipv6Ranges, Layout, make_dir, write_atomically},
     processes::{self, Role},
 };
 
@@ -32,6 +32,8 @@ pub struct Options {
     pub foreground: bool,
     /// The text of a `PodSecurityConfiguration`, which has been parsed. `None`: as the cluster has it.
     pub pod_security: Option<String>,
+    /// None: IPv4 alone.
+    pub v6: Option<Ipv6Ranges>,
 }
 
 /// What `up` found or made, to be told to the user.
@@ -58,7 +60,12 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
                 node_cidr: "10.88.0.0/24".into(),
                 pod_cidr: "10.244.0.0/16".into(),
                 service_cidr: "10.96.0.0/16".into(),
+                v6: options.v6.clone(),
             };
+            let (v4, v6) = cluster.ranges()?;
+            // A range that has no room for the last node is told before anything is made.
+            v4.node(cluster.nodes)?;
+            v6.map(|ranges| ranges.node(cluster.nodes)).transpose()?;
             layout.write(&cluster)?;
             cluster
         }
@@ -69,6 +76,21 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
             layout.data().display(),
             cluster.nodes,
             options.nodes
+        );
+    }
+    if cluster.v6 != options.v6 {
+        let describe = |v6: &Option<Ipv6Ranges>| match v6 {
+            None => "IPv4 alone".to_owned(),
+            Some(v6) => format!(
+                "IPv6 too (nodes {}, pods {}, services {})",
+                v6.node_cidr, v6.pod_cidr, v6.service_cidr
+            ),
+        };
+        bail!(
+            "the cluster in {} has {}, not {}: `cofferdam down` it first",
+            layout.data().display(),
+            describe(&cluster.v6),
+            describe(&options.v6)
         );
     }
     let was_running = processes::find(layout.data())?.iter().any(|process| process.role == Role::Supervisor);

@@ -1,7 +1,5 @@
 //! Reading attributes. Everything is bounds-checked: what does not fit ends the list.
 
-use std::net::Ipv4Addr;
-
 /// The attributes of a message or of a nested attribute, in order: (type without flags, payload).
 pub fn attributes(bytes: &[u8]) -> Attributes<'_> {
     Attributes { rest: bytes }
@@ -56,11 +54,6 @@ impl<'a> Attributes<'a> {
 
     pub fn u8(&self, kind: u16) -> Option<u8> {
         self.get(kind)?.first().copied()
-    }
-
-    pub fn ipv4(&self, kind: u16) -> Option<Ipv4Addr> {
-        let octets: [u8; 4] = self.get(kind)?.try_into().ok()?;
-        Some(Ipv4Addr::from(octets))
     }
 
     /// Without the closing NUL.

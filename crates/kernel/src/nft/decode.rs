@@ -1,5 +1,6 @@
 //! Netlink attributes to the model. What this program never writes becomes an `Other`, which equals nothing it wants.
 
+use super::encode::{FIB_IIF, FIB_RESULT_OIF, FIB_SADDR};
 use super::model::*;
 use crate::netlink::{Attributes, attributes};
 
@@ -155,7 +156,12 @@ fn decode_expr(name: &str, a: &Attributes<'_>) -> Option<Expr> {
         },
         "immediate" if a.be32(1) == Some(0) => Expr::Verdict(verdict(&a.nested(2).nested(2))?),
         "immediate" => Expr::Immediate { to: a.be32(1)?, data: data(2)? },
-        "nat" => Expr::Nat { source: a.be32(1)? == 0, address: a.be32(3)?, port: a.be32(5) },
+        "nat" => Expr::Nat {
+            family: a.be32(2)? as u8,
+            source: a.be32(1)? == 0,
+            address: a.be32(3)?,
+            port: a.be32(5),
+        },
         "masq" => Expr::Masquerade,
         "reject" => match a.be32(1)? {
             0 => Expr::RejectIcmp { code: a.u8(2)? },
@@ -164,6 +170,9 @@ fn decode_expr(name: &str, a: &Attributes<'_>) -> Option<Expr> {
         },
         "numgen" => Expr::Numgen { modulus: a.be32(2)?, random: a.be32(3)? == 1, to: a.be32(1)? },
         "fib" if a.be32(2) == Some(3) && a.be32(3) == Some(2) => Expr::FibDaddrType { to: a.be32(1)? },
+        "fib" if a.be32(2) == Some(FIB_RESULT_OIF) && a.be32(3) == Some(FIB_SADDR | FIB_IIF) => {
+            Expr::FibReversePath { to: a.be32(1)? }
+        }
         _ => return None,
     })
 }

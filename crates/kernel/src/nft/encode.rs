@@ -3,6 +3,11 @@
 use super::model::*;
 use crate::netlink::Batch;
 
+/// `enum nft_fib_result` and `enum nft_fib_flags`.
+pub(super) const FIB_RESULT_OIF: u32 = 1;
+pub(super) const FIB_SADDR: u32 = 1;
+pub(super) const FIB_IIF: u32 = 8;
+
 /// `table->udata`, `set->udata`: type, length, value, as libnftnl packs them.
 fn user_data(records: &[(u8, &[u8])]) -> Vec<u8> {
     let mut data = Vec::new();
@@ -27,7 +32,7 @@ pub(super) fn set_type(m: &mut Batch, of: &SetType) {
     const BIG_ENDIAN: u32 = 2;
     const HOST_ENDIAN: u32 = 1;
     let order = |types: &[DataType]| match types {
-        [DataType::IfaceIndex | DataType::Integer] => HOST_ENDIAN,
+        [DataType::IfaceIndex | DataType::IfaceName | DataType::Integer] => HOST_ENDIAN,
         [_] => BIG_ENDIAN,
         _ => 0,
     };
@@ -211,9 +216,9 @@ fn put_expr(m: &mut Batch, expr: &Expr) {
             m.attr_be32(1, 0);
             m.nest(2, |m| m.nest(2, |m| put_verdict(m, verdict)));
         }),
-        Expr::Nat { source, address, port } => named(m, "nat", |m| {
+        Expr::Nat { family, source, address, port } => named(m, "nat", |m| {
             m.attr_be32(1, u32::from(!*source));
-            m.attr_be32(2, u32::from(Family::Ip.number()));
+            m.attr_be32(2, u32::from(*family));
             m.attr_be32(3, *address);
             if let Some(port) = port {
                 m.attr_be32(5, *port);
@@ -235,6 +240,11 @@ fn put_expr(m: &mut Batch, expr: &Expr) {
             m.attr_be32(1, *to);
             m.attr_be32(2, 3);
             m.attr_be32(3, 2);
+        }),
+        Expr::FibReversePath { to } => named(m, "fib", |m| {
+            m.attr_be32(1, *to);
+            m.attr_be32(2, FIB_RESULT_OIF);
+            m.attr_be32(3, FIB_SADDR | FIB_IIF);
         }),
         // Read from someone else's table: never written.
         Expr::Other(name) => named(m, name, |_| {}),

@@ -4,13 +4,16 @@
 //! and conntrack states.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
-/// The two families this program writes tables of.
+use crate::route::Ip;
+
+/// The families of tables; this program's own are all `inet`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `ip`: only to put rules beside those of others.
     Ip,
+    /// `ip6`: likewise.
+    Ip6,
     Inet,
 }
 
@@ -18,6 +21,7 @@ impl Family {
     pub(super) fn number(self) -> u8 {
         match self {
             Family::Ip => 2,
+            Family::Ip6 => 10,
             Family::Inet => 1,
         }
     }
@@ -85,12 +89,19 @@ pub enum DataType {
     InetProto,
     InetService,
     IfaceIndex,
+    /// 16 bytes, filled up with zeros.
+    IfaceName,
     Integer,
     /// Of someone else.
     Other(u32),
 }
 
 impl DataType {
+    /// `ipv4_addr` or `ipv6_addr`.
+    pub const fn address<A: Ip>() -> DataType {
+        if A::BITS == 32 { DataType::Ipv4Addr } else { DataType::Ipv6Addr }
+    }
+
     pub(super) fn number(self) -> u32 {
         match self {
             DataType::Integer => 4,
@@ -99,6 +110,7 @@ impl DataType {
             DataType::InetProto => 12,
             DataType::InetService => 13,
             DataType::IfaceIndex => 20,
+            DataType::IfaceName => 41,
             DataType::Other(n) => n,
         }
     }
@@ -111,13 +123,14 @@ impl DataType {
             12 => DataType::InetProto,
             13 => DataType::InetService,
             20 => DataType::IfaceIndex,
+            41 => DataType::IfaceName,
             other => DataType::Other(other),
         }
     }
 
     pub(super) fn size(self) -> u32 {
         match self {
-            DataType::Ipv6Addr => 16,
+            DataType::Ipv6Addr | DataType::IfaceName => 16,
             DataType::InetProto => 1,
             DataType::InetService => 2,
             DataType::Ipv4Addr | DataType::IfaceIndex | DataType::Integer | DataType::Other(_) => 4,
@@ -249,12 +262,14 @@ pub enum Expr {
     },
     Verdict(Verdict),
     Nat {
+        /// NFPROTO_: 2 or 10. A packet of the other family passes by.
+        family: u8,
         source: bool,
         address: Register,
         port: Option<Register>,
     },
     Masquerade,
-    /// `reject with icmp <code>`.
+    /// `reject with icmp <code>`, or `icmpv6`, as the packet is; the codes differ.
     RejectIcmp {
         code: u8,
     },
@@ -266,6 +281,10 @@ pub enum Expr {
     },
     /// `fib daddr type` (an RTN_ number).
     FibDaddrType {
+        to: Register,
+    },
+    /// `fib saddr . iif oif`: the link that leads back to the sender if it is the one the packet came by, else 0.
+    FibReversePath {
         to: Register,
     },
     /// One this program does not write.
@@ -320,25 +339,28 @@ pub enum Op {
     Other(u32),
 }
 
-/// Address and length of blocks as elements of an interval set: start, and end one past the last address. They must be
-/// disjoint.
-pub fn interval_elements(blocks: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) -> Elements {
-    let mut ranges: Vec<(u32, u32)> = blocks.into_iter().map(|(a, b)| (a.to_bits(), b.to_bits())).collect();
+/// First and last addresses of blocks as elements of an interval set: start, and end one past the last address. Blocks
+/// may touch, not overlap.
+pub fn interval_elements<A: Ip>(blocks: impl IntoIterator<Item = (A, A)>) -> Elements {
+    let mut ranges: Vec<(u128, u128)> =
+        blocks.into_iter().map(|(first, last)| (first.number(), last.number())).collect();
     ranges.sort_unstable();
+    let greatest = A::from_number(u128::MAX).number();
+    let key = |number: u128| A::from_number(number).bytes();
     let mut elements = Elements::new();
-    let mut open: Option<(u32, u32)> = None;
-    let close = |range: Option<(u32, u32)>, elements: &mut Elements| {
+    let mut open: Option<(u128, u128)> = None;
+    let close = |range: Option<(u128, u128)>, elements: &mut Elements| {
         let Some((first, last)) = range else { return };
-        elements.insert((first.to_be_bytes().to_vec(), false), Data::Nothing);
+        elements.insert((key(first), false), Data::Nothing);
         // A block that reaches the last address has no end element.
-        if let Some(end) = last.checked_add(1) {
-            elements.insert((end.to_be_bytes().to_vec(), true), Data::Nothing);
+        if last < greatest {
+            elements.insert((key(last + 1), true), Data::Nothing);
         }
     };
     for (first, last) in ranges {
         match open {
             // Touching blocks are one interval: the kernel keeps no two elements at the same place for long.
-            Some((_, end)) if end.checked_add(1).is_some_and(|next| first <= next) || end == u32::MAX => {
+            Some((_, end)) if end == greatest || first <= end + 1 => {
                 open = open.map(|(start, end)| (start, end.max(last)));
             }
             _ => {
@@ -352,7 +374,7 @@ pub fn interval_elements(blocks: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>)
     if let Some(((first, false), _)) = elements.first_key_value()
         && first.iter().any(|byte| *byte != 0)
     {
-        elements.insert((vec![0; 4], true), Data::Nothing);
+        elements.insert((key(0), true), Data::Nothing);
     }
     elements
 }

@@ -7,11 +7,11 @@ pub mod netns;
 mod read;
 mod write;
 
-pub use block::{BlockError, Ipv4Net};
+pub use block::{BlockError, Ip, Ipv4Net, Ipv6Net, Net};
 pub use read::{Address, Link, LinkEvent, addresses, index_of, links, routes, wait_running};
 pub use write::{
-    Route, VethEnd, add_address, add_veth, delete_link, delete_route, rename, replace_neighbour,
-    replace_route, set_alias, set_down, set_mtu, set_up,
+    Route, VethEnd, add_address, add_local_route, add_veth, delete_link, delete_route, rename,
+    replace_neighbour, replace_route, set_alias, set_down, set_mtu, set_up,
 };
 
 /// An Ethernet hardware address.

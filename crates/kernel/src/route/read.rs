@@ -1,9 +1,8 @@
 //! What there is: links, addresses, routes.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use super::{Ipv4Net, Mac, Route};
+use super::{Ip, Mac, Net, Route};
 use crate::netlink::message::DUMP;
 use crate::netlink::{Attributes, Batch, Event, Group, NetlinkError, Socket, attributes};
 
@@ -12,7 +11,6 @@ const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_GETADDR: u16 = 22;
 const RTM_GETROUTE: u16 = 26;
-const AF_INET: u8 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -28,9 +26,9 @@ pub struct Link {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct Address<A> {
     pub link: u32,
-    pub address: Ipv4Addr,
+    pub address: A,
     pub prefix: u8,
 }
 
@@ -131,43 +129,46 @@ fn is_running(socket: &mut Socket, index: u32) -> Result<bool, NetlinkError> {
     Ok(found.is_some_and(|(link, _)| link.running))
 }
 
-/// IPv4 addresses of all links.
-pub fn addresses(socket: &mut Socket) -> Result<Vec<Address>, NetlinkError> {
+/// Addresses of one family of all links. None on a kernel without that family.
+pub fn addresses<A: Ip>(socket: &mut Socket) -> Result<Vec<Address<A>>, NetlinkError> {
     let mut batch = Batch::new();
-    batch.message(RTM_GETADDR, DUMP, "list addresses", |m| m.put(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]));
+    batch.message(RTM_GETADDR, DUMP, "list addresses", |m| m.put(&[A::FAMILY, 0, 0, 0, 0, 0, 0, 0]));
     let mut addresses = Vec::new();
     socket.dump("list addresses", &batch, |event| {
         addresses.extend(event.payload.get(..8).and_then(|header| {
             let link = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
             let attrs = attributes(&event.payload[8..]);
-            let address = attrs.ipv4(2).or(attrs.ipv4(1))?;
-            (header[0] == AF_INET).then_some(Address { link, address, prefix: header[1] })
+            // IFA_LOCAL, and IFA_ADDRESS, which is the peer's on a point-to-point link.
+            let address = A::from_bytes(attrs.get(2).or(attrs.get(1))?)?;
+            (header[0] == A::FAMILY).then_some(Address { link, address, prefix: header[1] })
         }));
     })?;
     Ok(addresses)
 }
 
-/// IPv4 unicast routes with one next hop, of the main table.
-pub fn routes(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
+/// Unicast routes of one family with one next hop, of the main table. None on a kernel without that family.
+pub fn routes<A: Ip>(socket: &mut Socket) -> Result<Vec<Route<A>>, NetlinkError> {
     let mut batch = Batch::new();
-    batch.message(RTM_GETROUTE, DUMP, "list routes", |m| m.put(&[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+    batch.message(RTM_GETROUTE, DUMP, "list routes", |m| {
+        m.put(&[A::FAMILY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    });
     let mut routes = Vec::new();
     socket.dump("list routes", &batch, |event| routes.extend(parse_route(event.payload)))?;
     Ok(routes)
 }
 
-fn parse_route(payload: &[u8]) -> Option<Route> {
+fn parse_route<A: Ip>(payload: &[u8]) -> Option<Route<A>> {
     let header = payload.get(..12)?;
     let attrs: Attributes<'_> = attributes(&payload[12..]);
     let table = attrs.u32(15).unwrap_or(u32::from(header[4]));
-    if header[0] != AF_INET || table != 254 || header[7] != 1 {
+    if header[0] != A::FAMILY || table != 254 || header[7] != 1 {
         return None;
     }
-    let to = attrs.ipv4(1).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let address = |kind| attrs.get(kind).and_then(A::from_bytes);
     Some(Route {
-        to: Ipv4Net::new(to, header[1]),
+        to: Net::of(address(1).unwrap_or(A::UNSPECIFIED), header[1]),
         link: attrs.u32(4)?,
-        via: attrs.ipv4(5),
-        source: attrs.ipv4(7),
+        via: address(5),
+        source: address(7),
     })
 }

@@ -1,9 +1,8 @@
 //! Requests that change something.
 
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Ipv4Net, Mac};
+use super::{Ip, Mac, Net};
 use crate::netlink::Batch;
 use crate::netlink::message::{ACK, CREATE, EXCL, REPLACE};
 
@@ -24,8 +23,6 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFF_UP: u32 = 1;
-
-const AF_INET: u8 = 2;
 
 /// One end of a veth pair.
 #[derive(Clone, Copy, Debug)]
@@ -112,67 +109,94 @@ pub fn delete_link(batch: &mut Batch, name: &str) {
     });
 }
 
-pub fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
+/// IPv6 does not look first whether anyone else has it (DAD): it is ours, and can be used at once.
+pub fn add_address<A: Ip>(batch: &mut Batch, index: u32, address: A, prefix: u8) {
+    const NO_DAD: u8 = 2;
+    let flags = if A::BITS == 128 { NO_DAD } else { 0 };
     let object = format!("add address {address}/{prefix} to link {index}");
     batch.message(RTM_NEWADDR, CREATE | EXCL | ACK, object, |m| {
-        m.put(&[AF_INET, prefix, 0, 0]);
+        m.put(&[A::FAMILY, prefix, flags, 0]);
         m.put(&index.to_ne_bytes());
-        m.attr(1, &address.octets());
-        m.attr(2, &address.octets());
+        m.attr(1, &address.bytes());
+        m.attr(2, &address.bytes());
     });
 }
 
 /// A route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Route {
-    pub to: Ipv4Net,
+pub struct Route<A> {
+    pub to: Net<A>,
     pub link: u32,
     /// Taken as a neighbour on that link without asking whether another route leads to it (`onlink`).
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<A>,
     /// The source address of packets this namespace itself sends there.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<A>,
 }
 
 /// Adds the route or replaces the one to the same block. The link must be up.
-pub fn replace_route(batch: &mut Batch, route: Route) {
+pub fn replace_route<A: Ip>(batch: &mut Batch, route: Route<A>) {
     let object = format!("route {} by link {}", route.to, route.link);
     batch.message(RTM_NEWROUTE, CREATE | REPLACE | ACK, object, |m| route_body(m, route));
 }
 
-pub fn delete_route(batch: &mut Batch, route: Route) {
+pub fn delete_route<A: Ip>(batch: &mut Batch, route: Route<A>) {
     let object = format!("delete route {} by link {}", route.to, route.link);
     batch.message(RTM_DELROUTE, ACK, object, |m| route_body(m, route));
 }
 
-fn route_body(m: &mut Batch, route: Route) {
+/// Packets for this address, which the link has, are this namespace's own. The kernel makes that route itself: for IPv4
+/// with the address, for IPv6 in a worker some time later, and until then the first answers to a new pod would be lost.
+/// The link must be up.
+pub fn add_local_route<A: Ip>(batch: &mut Batch, link: u32, address: A) {
+    const TABLE_LOCAL: u8 = 255;
+    const PROTOCOL_KERNEL: u8 = 2;
+    const LOCAL: u8 = 2;
+    if A::BITS == 32 {
+        return;
+    }
+    let object = format!("route {address} to link {link} itself");
+    batch.message(RTM_NEWROUTE, CREATE | REPLACE | ACK, object, |m| {
+        m.put(&[A::FAMILY, A::BITS, 0, 0, TABLE_LOCAL, PROTOCOL_KERNEL, 0, LOCAL]);
+        m.put(&[0; 4]);
+        m.attr(1, &address.bytes());
+        m.attr_u32(4, link);
+    });
+}
+
+fn route_body<A: Ip>(m: &mut Batch, route: Route<A>) {
     const TABLE_MAIN: u8 = 254;
     const PROTOCOL_STATIC: u8 = 4;
     const SCOPE_LINK: u8 = 253;
     const UNICAST: u8 = 1;
     const ONLINK: u32 = 4;
-    let (scope, flags) = if route.via.is_some() { (0, ONLINK) } else { (SCOPE_LINK, 0) };
-    m.put(&[AF_INET, route.to.prefix(), 0, 0, TABLE_MAIN, PROTOCOL_STATIC, scope, UNICAST]);
+    // IPv6 knows no scope of a route.
+    let (scope, flags) = match route.via {
+        Some(_) => (0, ONLINK),
+        None if A::BITS == 128 => (0, 0),
+        None => (SCOPE_LINK, 0),
+    };
+    m.put(&[A::FAMILY, route.to.prefix(), 0, 0, TABLE_MAIN, PROTOCOL_STATIC, scope, UNICAST]);
     m.put(&u32::to_ne_bytes(flags));
-    m.attr(1, &route.to.network().octets());
+    m.attr(1, &route.to.network().bytes());
     m.attr_u32(4, route.link);
     if let Some(via) = route.via {
-        m.attr(5, &via.octets());
+        m.attr(5, &via.bytes());
     }
     if let Some(source) = route.source {
-        m.attr(7, &source.octets());
+        m.attr(7, &source.bytes());
     }
 }
 
-/// A permanent neighbour: ARP neither asks for it nor changes it.
-pub fn replace_neighbour(batch: &mut Batch, index: u32, address: Ipv4Addr, mac: Mac) {
+/// A permanent neighbour: neither ARP nor neighbour discovery asks for it or changes it.
+pub fn replace_neighbour<A: Ip>(batch: &mut Batch, index: u32, address: A, mac: Mac) {
     const NUD_PERMANENT: u16 = 0x80;
     let object = format!("set neighbour {address} on link {index}");
     batch.message(RTM_NEWNEIGH, CREATE | REPLACE | ACK, object, |m| {
-        m.put(&[AF_INET, 0, 0, 0]);
+        m.put(&[A::FAMILY, 0, 0, 0]);
         m.put(&index.to_ne_bytes());
         m.put(&NUD_PERMANENT.to_ne_bytes());
         m.put(&[0, 0]);
-        m.attr(1, &address.octets());
+        m.attr(1, &address.bytes());
         m.attr(2, &mac.0);
     });
 }

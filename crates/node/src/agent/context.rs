@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
@@ -14,7 +14,10 @@ use policy::node_facts::NodeFacts;
 use tokio::sync::watch;
 
 use super::{events::Recorder, link::Link, report::Subject};
-use crate::{images::ImageStore, net::NodeNet};
+use crate::{
+    images::ImageStore,
+    net::{Network, NodeNet},
+};
 
 /// How an agent is set up; see ARCHITECTURE.md for the directories.
 #[derive(Clone, Debug)]
@@ -22,16 +25,12 @@ pub struct Config {
     pub node: String,
     /// From 1; its block of pod addresses follows from it.
     pub index: u32,
-    pub ip: Ipv4Addr,
-    pub pod_cidr: String,
     pub cluster_id: String,
     /// How many nodes the cluster has.
     pub nodes: u32,
-    pub node_cidr: String,
-    pub cluster_pod_cidr: String,
-    pub service_cidr: String,
-    /// The fabric's address, next hop of the default route.
-    pub gateway: Ipv4Addr,
+    pub v4: Network<Ipv4Addr>,
+    /// None where the cluster has no IPv6.
+    pub v6: Option<Network<Ipv6Addr>>,
     pub mtu: u32,
     /// `/run/cofferdam` of the node.
     pub run_dir: PathBuf,
@@ -44,6 +43,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// The node's own addresses, IPv4 first.
+    pub fn ips(&self) -> Vec<String> {
+        let v6 = self.v6.as_ref().map(|v6| v6.node_ip.to_string());
+        [self.v4.node_ip.to_string()].into_iter().chain(v6).collect()
+    }
     /// The pod's cgroup below each hierarchy.
     pub fn pod_cgroup(&self, uid: &str) -> PathBuf {
         PathBuf::from(format!("cofferdam-{}/{}/pod{uid}", self.cluster_id, self.node))

@@ -27,7 +27,7 @@ pub use self::context::Config;
 use self::context::Context;
 use crate::{
     images::{ImageStore, StoreError},
-    net::{self, Ipv4Net, NetError, NetEvent, NodeNet, NodeNetConfig},
+    net::{self, NetError, NetEvent, NodeNet, NodeNetConfig, fabric::pod_block},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +36,6 @@ pub enum AgentError {
     Runtime(io::Error),
     #[error("create {path}: {error}")]
     Directory { path: PathBuf, error: io::Error },
-    #[error("{field} {value:?} is no IPv4 block")]
-    Range { field: &'static str, value: String },
     #[error("the node's network: {0}")]
     Net(#[from] NetError),
     #[error("the image store: {0}")]
@@ -70,8 +68,13 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     }
     let client = crate::client::unix(config.run_dir.join("control.sock"));
     let recorder = events::Recorder::new(client.clone(), &config.node);
-    let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone())?)?);
-    net.set_routes(&other_nodes(&config)?)?;
+    let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone()))?);
+    // The pod blocks of all nodes follow from the cluster's ranges.
+    let nodes = 1..=config.nodes;
+    let blocks: Vec<_> = nodes.clone().filter_map(|index| pod_block(config.v4.cluster_cidr, index)).collect();
+    let blocks6: Vec<_> =
+        nodes.filter_map(|index| pod_block(config.v6.as_ref()?.cluster_cidr, index)).collect();
+    net.set_routes(&blocks, &blocks6)?;
     let images = ImageStore::open(config.run_dir.join("images"))?;
     let images_changed = watch::images(&images)?;
     let services = watch::services(client.clone());
@@ -100,9 +103,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let mut cluster = watch::Cluster::new(ctx.clone());
     // Policies and pods are known before the node says that it is Ready, so that no pod starts unguarded.
     cluster.first_lists().await?;
-    registration::register(&ctx.client, &config.node, config.ip, &config.pod_cidr)
-        .await
-        .map_err(AgentError::Register)?;
+    registration::register(&ctx.client, config).await.map_err(AgentError::Register)?;
     tokio::select! {
         ended = cluster.follow() => ended,
         ended = serving => {
@@ -127,16 +128,12 @@ fn listen(path: &std::path::Path, uid: u32) -> Result<tokio::net::UnixListener, 
     Ok(listener)
 }
 
-fn net_config(config: &Config, recorder: events::Recorder) -> Result<NodeNetConfig, AgentError> {
+fn net_config(config: &Config, recorder: events::Recorder) -> NodeNetConfig {
     let node = config.node.clone();
-    Ok(NodeNetConfig {
+    NodeNetConfig {
         node_name: config.node.clone(),
-        node_ip: config.ip,
-        gateway: config.gateway,
-        pod_cidr: range("podCIDR", &config.pod_cidr)?,
-        cluster_cidr: range("clusterCIDR", &config.cluster_pod_cidr)?,
-        node_cidr: range("nodeCIDR", &config.node_cidr)?,
-        service_cidr: range("serviceCIDR", &config.service_cidr)?,
+        v4: config.v4,
+        v6: config.v6,
         mtu: config.mtu,
         on_event: Box::new(move |event| match event {
             NetEvent::Repaired { by, generation } => recorder.node(
@@ -154,24 +151,5 @@ fn net_config(config: &Config, recorder: events::Recorder) -> Result<NodeNetConf
                 &format!("{by} changed the node's packet filter, and it could not be written again: {error}"),
             ),
         }),
-    })
-}
-
-fn range(field: &'static str, value: &str) -> Result<Ipv4Net, AgentError> {
-    value.parse().map_err(|_| AgentError::Range { field, value: value.to_owned() })
-}
-
-/// The pod blocks and addresses of the other nodes: they follow from the cluster's ranges.
-fn other_nodes(config: &Config) -> Result<Vec<(Ipv4Net, std::net::Ipv4Addr)>, AgentError> {
-    let nodes = range("nodeCIDR", &config.node_cidr)?;
-    let pods = range("clusterCIDR", &config.cluster_pod_cidr)?;
-    let others = (1..=config.nodes).filter(|index| *index != config.index);
-    Ok(others
-        .filter_map(|index| {
-            Some((
-                crate::net::fabric::pod_block(pods, index)?,
-                crate::net::fabric::node_address(nodes, index)?,
-            ))
-        })
-        .collect())
+    }
 }

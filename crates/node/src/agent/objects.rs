@@ -42,7 +42,7 @@ pub async fn environment(
         secrets: secrets.iter().map(|(name, object)| (name.clone(), object)).collect(),
         services,
         pod_ips: pod_ips.to_vec(),
-        host_ips: vec![ctx.config.ip.to_string()],
+        host_ips: ctx.config.ips(),
     };
     resolve(pod, container, &sources, &ctx.facts)
 }
@@ -58,7 +58,7 @@ impl VolumeObjects {
         Sources {
             config_maps: self.config_maps.iter().map(|(name, object)| (name.clone(), object)).collect(),
             secrets: self.secrets.iter().map(|(name, object)| (name.clone(), object)).collect(),
-            host_ips: vec![ctx.config.ip.to_string()],
+            host_ips: ctx.config.ips(),
             ..Sources::default()
         }
     }

@@ -1,6 +1,6 @@
 //! After an agent's restart: finds the keepers that went on without it, and what they know.
 
-use std::{fs, io, net::Ipv4Addr, os::unix::net::UnixStream, path::Path};
+use std::{fs, io, os::unix::net::UnixStream, path::Path};
 
 use k8s_openapi::api::core::v1::Pod;
 use keeper::protocol::{Event, KeeperState, NamespaceMode};
@@ -48,12 +48,12 @@ pub async fn find(ctx: &Context, pod: &Pod) -> Result<Option<Survivor>, String> 
     };
     let (link, events, state) = survivor.await.map_err(|error| error.to_string())?;
     let own_network = state.sandbox.as_ref().is_some_and(|plan| plan.net == NamespaceMode::Own);
-    let address: Option<Ipv4Addr> = match own_network {
-        true => ctx.net.adopt(sandbox::pod_net(pod)).map_err(|error| error.to_string())?,
-        false => Some(ctx.config.ip),
+    let pod_ips = match own_network {
+        true => ctx.net.adopt(sandbox::pod_net(pod)).map_err(|error| error.to_string())?.map(sandbox::texts),
+        false => Some(ctx.config.ips()),
     };
-    match address {
-        Some(address) => Ok(Some(Survivor { link, events, state, pod_ips: vec![address.to_string()] })),
+    match pod_ips {
+        Some(pod_ips) => Ok(Some(Survivor { link, events, state, pod_ips })),
         // A sandbox without its link is none: it is made anew.
         None => {
             link.stop().await.map_err(|error| error.to_string())?;

@@ -1,6 +1,6 @@
 //! The Node object: what this machine has for its pods, and whether the agent can start some.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr};
+use std::{collections::BTreeMap, fs};
 
 use k8s_openapi::{
     api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo},
@@ -16,16 +16,14 @@ use kube::{
 };
 use serde_json::json;
 
+use super::context::Config;
+
 /// How many pods a node takes, as kubelet's default.
 const MAX_PODS: u32 = 110;
 
 /// Creates the Node object, or brings an existing one up to date, with its status Ready.
-pub async fn register(
-    client: &kube::Client,
-    name: &str,
-    ip: Ipv4Addr,
-    pod_cidr: &str,
-) -> Result<Node, kube::Error> {
+pub async fn register(client: &kube::Client, config: &Config) -> Result<Node, kube::Error> {
+    let name = config.node.as_str();
     let api = Api::<Node>::all(client.clone());
     let labels: BTreeMap<String, String> = [
         ("kubernetes.io/hostname", name),
@@ -36,12 +34,14 @@ pub async fn register(
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
-    let status = status(name, ip);
+    let status = status(name, &config.ips());
+    let pod_cidr = config.v4.pod_cidr.to_string();
+    let pod_cidrs = [pod_cidr.clone()].into_iter().chain(config.v6.map(|v6| v6.pod_cidr.to_string()));
     let node = Node {
         metadata: ObjectMeta { name: Some(name.into()), labels: Some(labels.clone()), ..Default::default() },
         spec: Some(NodeSpec {
-            pod_cidr: Some(pod_cidr.into()),
-            pod_cidrs: Some(vec![pod_cidr.into()]),
+            pod_cidr: Some(pod_cidr),
+            pod_cidrs: Some(pod_cidrs.collect()),
             provider_id: Some(format!("cofferdam://{name}")),
             ..Default::default()
         }),
@@ -59,7 +59,7 @@ pub async fn register(
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
-fn status(name: &str, ip: Ipv4Addr) -> NodeStatus {
+fn status(name: &str, ips: &[String]) -> NodeStatus {
     let resources = resources();
     let now = Time(Timestamp::now());
     let condition = |type_: &str, status: &str, reason: &str, message: &str| NodeCondition {
@@ -71,8 +71,10 @@ fn status(name: &str, ip: Ipv4Addr) -> NodeStatus {
         last_transition_time: Some(now.clone()),
     };
     let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
+    let mut addresses: Vec<NodeAddress> = ips.iter().map(|ip| address("InternalIP", ip.clone())).collect();
+    addresses.push(address("Hostname", name.into()));
     NodeStatus {
-        addresses: Some(vec![address("InternalIP", ip.to_string()), address("Hostname", name.into())]),
+        addresses: Some(addresses),
         capacity: Some(resources.clone()),
         allocatable: Some(resources),
         conditions: Some(vec![

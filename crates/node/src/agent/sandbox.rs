@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::Ipv4Addr,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -27,7 +26,7 @@ use super::{
     report::Subject,
 };
 use crate::{
-    net::{HostPort, NamedPort, NetError, PodNet, Protocol},
+    net::{HostPort, NamedPort, NetError, PodAddresses, PodNet, Protocol},
     volumes::PodVolumes,
 };
 
@@ -69,7 +68,10 @@ pub async fn make(ctx: Arc<Context>, pod: Arc<Pod>) -> Result<Made, SandboxError
     let effective = Arc::new(resolve_pod(&pod, &ctx.facts)?);
     let (sandbox, volumes) = tokio::join!(namespaces(&ctx, &pod, &effective), volumes(&ctx, &pod));
     let Namespaces { link, events, warnings, address, child } = sandbox?;
-    let pod_ips = vec![address.unwrap_or(ctx.config.ip).to_string()];
+    let pod_ips = match address {
+        Some(own) => texts(own),
+        None => ctx.config.ips(),
+    };
     files::write(&ctx.config, &pod, &effective, &pod_ips).map_err(|(path, error)| SandboxError::File {
         what: "write",
         path: path.display().to_string(),
@@ -83,7 +85,7 @@ struct Namespaces {
     events: mpsc::Receiver<Event>,
     warnings: Vec<String>,
     /// Of its own; None in the node's network.
-    address: Option<Ipv4Addr>,
+    address: Option<PodAddresses>,
     child: Child,
 }
 
@@ -145,8 +147,13 @@ pub fn reap(mut child: Child) {
     });
 }
 
-fn attach(ctx: &Context, pod: PodNet, netns: OwnedFd, socket: OwnedFd) -> Result<Ipv4Addr, NetError> {
+fn attach(ctx: &Context, pod: PodNet, netns: OwnedFd, socket: OwnedFd) -> Result<PodAddresses, NetError> {
     ctx.net.prepare(pod, &netns, socket)
+}
+
+/// As the status has them.
+pub fn texts(addresses: PodAddresses) -> Vec<String> {
+    addresses.all().iter().map(ToString::to_string).collect()
 }
 
 fn plan(ctx: &Context, subject: &Subject, effective: &PodEffective) -> SandboxPlan {
@@ -212,11 +219,7 @@ pub fn pod_net(pod: &Pod) -> PodNet {
         if let Some(host_port) =
             port.host_port.and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0)
         {
-            let host_ip = port
-                .host_ip
-                .as_deref()
-                .and_then(|ip| ip.parse().ok())
-                .filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+            let host_ip = port.host_ip.as_deref().and_then(|ip| ip.parse().ok());
             host_ports.push(HostPort { host_ip, protocol, host_port, container_port });
         }
     }

@@ -1,14 +1,10 @@
 //! The matches and statements of our rules, each as `nft` itself would compile it: so `nft list ruleset` prints them
 //! in its own words. The comment at each says those words.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kernel::nft::{Ct, Direction, Expr, Header, Meta, Op, Rule, Verdict};
-use kernel::route::Ipv4Net;
-
-/// Offsets in an IPv4 header.
-const SADDR: u32 = 12;
-const DADDR: u32 = 16;
+use kernel::route::{Ip, Net};
 
 pub const INVALID: u32 = 1;
 pub const ESTABLISHED: u32 = 2;
@@ -64,93 +60,140 @@ pub fn oifname_prefix(prefix: &str) -> Vec<Expr> {
     vec![Expr::Meta { key: Meta::OifName, to: 1 }, cmp(Op::Eq, prefix.as_bytes())]
 }
 
-/// `meta nfproto ipv4`, which `nft` leaves out before a match on an IPv4 header.
-pub fn ipv4() -> Vec<Expr> {
-    vec![Expr::Meta { key: Meta::NfProto, to: 1 }, cmp(Op::Eq, [2])]
+/// `meta nfproto ipv4` or `ipv6`, which `nft` leaves out before a match on a header of that family.
+pub fn family<A: Ip>() -> Vec<Expr> {
+    vec![Expr::Meta { key: Meta::NfProto, to: 1 }, cmp(Op::Eq, [A::FAMILY])]
 }
 
-/// `meta nfproto != ipv4`
-pub fn not_ipv4() -> Vec<Expr> {
-    vec![Expr::Meta { key: Meta::NfProto, to: 1 }, cmp(Op::Neq, [2])]
+/// What can be part of a key.
+#[derive(Clone, Copy)]
+enum Part {
+    Iif,
+    Source,
+    Destination,
+    Protocol,
+    /// The destination's port.
+    Port,
+    CtSource(Direction),
+    CtServerPort,
 }
 
-fn load(offset: u32, len: u32, to: u32) -> Expr {
+impl Part {
+    /// How to load it, and how many bytes it has.
+    fn load<A: Ip>(self, to: u32) -> (Expr, u32) {
+        let address = u32::from(A::BITS / 8);
+        let (source, destination) = if A::BITS == 32 { (12, 16) } else { (8, 24) };
+        match self {
+            Part::Iif => (Expr::Meta { key: Meta::Iif, to }, 4),
+            Part::Source => (header(source, address, to), address),
+            Part::Destination => (header(destination, address, to), address),
+            Part::Protocol => (Expr::Meta { key: Meta::L4Proto, to }, 1),
+            Part::Port => (Expr::Payload { base: Header::Transport, offset: 2, len: 2, to }, 2),
+            Part::CtSource(direction) if A::BITS == 32 => (ct(Ct::SourceIp(direction), to), 4),
+            Part::CtSource(direction) => (ct(Ct::SourceIp6(direction), to), 16),
+            Part::CtServerPort => (ct(Ct::SourcePort(Direction::Reply), to), 2),
+        }
+    }
+}
+
+/// The parts of a concatenation in registers one behind the other, each beginning at a multiple of four bytes.
+fn key<A: Ip>(parts: &[Part]) -> Vec<Expr> {
+    let mut slot = 0;
+    let load = |part: &Part| {
+        // Registers of 16 bytes are numbered from 1, their parts of 4 bytes from 8; the kernel and `nft` take the former
+        // where both name the same place.
+        let register = if slot % 4 == 0 { 1 + slot / 4 } else { 8 + slot };
+        let (expr, bytes) = part.load::<A>(register);
+        slot += bytes.div_ceil(4);
+        expr
+    };
+    parts.iter().map(load).collect()
+}
+
+fn header(offset: u32, len: u32, to: u32) -> Expr {
     Expr::Payload { base: Header::Network, offset, len, to }
 }
 
-fn in_block(offset: u32, block: Ipv4Net) -> Vec<Expr> {
-    let octets = block.network().octets();
-    let mut exprs = ipv4();
-    if block.prefix().is_multiple_of(8) && block.prefix() > 0 {
+fn in_block<A: Ip>(part: Part, block: Net<A>) -> Vec<Expr> {
+    let octets = block.network().bytes();
+    let mut exprs = family::<A>();
+    let (load, _) = part.load::<A>(1);
+    match (load, block.prefix()) {
         // A prefix of whole bytes is a shorter load.
-        let bytes = usize::from(block.prefix() / 8);
-        exprs.extend([load(offset, bytes as u32, 1), cmp(Op::Eq, &octets[..bytes])]);
-    } else {
-        let mask = u32::MAX.checked_shl(32 - u32::from(block.prefix())).unwrap_or(0).to_be_bytes().to_vec();
-        exprs.extend([
-            load(offset, 4, 1),
-            Expr::Bitwise { from: 1, to: 1, mask, xor: vec![0; 4] },
-            cmp(Op::Eq, octets),
-        ]);
+        (Expr::Payload { base, offset, to, .. }, prefix) if prefix.is_multiple_of(8) && prefix > 0 => {
+            let bytes = usize::from(prefix / 8);
+            exprs.push(Expr::Payload { base, offset, len: bytes as u32, to });
+            exprs.push(cmp(Op::Eq, &octets[..bytes]));
+        }
+        (load, prefix) => {
+            let mask = Net::of(A::from_number(u128::MAX), prefix).network().bytes();
+            let xor = vec![0; octets.len()];
+            exprs.extend([load, Expr::Bitwise { from: 1, to: 1, mask, xor }, cmp(Op::Eq, octets)]);
+        }
     }
     exprs
 }
 
 /// `ip saddr 10.244.1.0/24`
-pub fn saddr_in(block: Ipv4Net) -> Vec<Expr> {
-    in_block(SADDR, block)
+pub fn saddr_in<A: Ip>(block: Net<A>) -> Vec<Expr> {
+    in_block(Part::Source, block)
 }
 
 /// `ip daddr 10.244.1.0/24`
-pub fn daddr_in(block: Ipv4Net) -> Vec<Expr> {
-    in_block(DADDR, block)
+pub fn daddr_in<A: Ip>(block: Net<A>) -> Vec<Expr> {
+    in_block(Part::Destination, block)
 }
 
 /// `ip saddr != 100.64.0.2`
-pub fn saddr_not(address: Ipv4Addr) -> Vec<Expr> {
-    let mut exprs = ipv4();
-    exprs.extend([load(SADDR, 4, 1), cmp(Op::Neq, address.octets())]);
+pub fn saddr_not<A: Ip>(address: A) -> Vec<Expr> {
+    let mut exprs = family::<A>();
+    exprs.extend(key::<A>(&[Part::Source]));
+    exprs.push(cmp(Op::Neq, address.bytes()));
     exprs
 }
 
 /// `ip saddr 100.64.0.2`
-pub fn saddr_is(address: Ipv4Addr) -> Vec<Expr> {
-    saddr_in(Ipv4Net::new(address, 32))
+pub fn saddr_is<A: Ip>(address: A) -> Vec<Expr> {
+    saddr_in(Net::single(address))
 }
 
 /// `ip daddr 10.88.0.1`
-pub fn daddr_is(address: Ipv4Addr) -> Vec<Expr> {
-    daddr_in(Ipv4Net::new(address, 32))
+pub fn daddr_is<A: Ip>(address: A) -> Vec<Expr> {
+    daddr_in(Net::single(address))
 }
 
 fn lookup(set: &str, to: Option<u32>, inverted: bool) -> Expr {
     Expr::Lookup { set: set.to_string(), from: 1, to, inverted }
 }
 
-/// `ip daddr @set`
-pub fn daddr_in_set(set: &str) -> Vec<Expr> {
-    let mut exprs = ipv4();
-    exprs.extend([load(DADDR, 4, 1), lookup(set, None, false)]);
+/// Parts of the header in a set, a map (`to` 1) or a verdict map (`to` 0).
+fn header_in<A: Ip>(parts: &[Part], set: &str, to: Option<u32>, inverted: bool) -> Vec<Expr> {
+    let mut exprs = family::<A>();
+    exprs.extend(key::<A>(parts));
+    exprs.push(lookup(set, to, inverted));
     exprs
 }
 
-/// `ip daddr != @set`, behind a match that says it is IPv4.
-pub fn daddr_not_in_set(set: &str) -> Vec<Expr> {
-    vec![load(DADDR, 4, 1), lookup(set, None, true)]
+/// `ip daddr @set`
+pub fn daddr_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    header_in::<A>(&[Part::Destination], set, None, false)
+}
+
+/// `ip daddr != @set`, behind a match that says which family it is.
+pub fn daddr_not_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    let mut exprs = key::<A>(&[Part::Destination]);
+    exprs.push(lookup(set, None, true));
+    exprs
 }
 
 /// `iif . ip saddr != @own`
-pub fn iif_saddr_not_in_set(set: &str) -> Vec<Expr> {
-    let mut exprs = ipv4();
-    exprs.extend([Expr::Meta { key: Meta::Iif, to: 1 }, load(SADDR, 4, 9), lookup(set, None, true)]);
-    exprs
+pub fn iif_saddr_not_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    header_in::<A>(&[Part::Iif, Part::Source], set, None, true)
 }
 
 /// `ip saddr . ip daddr @set`
-pub fn saddr_daddr_in_set(set: &str) -> Vec<Expr> {
-    let mut exprs = ipv4();
-    exprs.extend([load(SADDR, 4, 1), load(DADDR, 4, 9), lookup(set, None, false)]);
-    exprs
+pub fn saddr_daddr_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    header_in::<A>(&[Part::Source, Part::Destination], set, None, false)
 }
 
 fn ct(key: Ct, to: u32) -> Expr {
@@ -166,31 +209,32 @@ pub fn ct_state(bits: u32) -> Vec<Expr> {
     ]
 }
 
+/// Parts of the conntrack tuple in a set, or in a verdict map; a packet of the other family does not match.
+fn tuple_in<A: Ip>(parts: &[Part], set: &str, to: Option<u32>) -> Vec<Expr> {
+    let mut exprs = key::<A>(parts);
+    exprs.push(lookup(set, to, false));
+    exprs
+}
+
 /// `ct original ip saddr . ct reply ip saddr @hairpin`
-pub fn tuple_in_set(set: &str) -> Vec<Expr> {
-    vec![
-        ct(Ct::SourceIp(Direction::Original), 1),
-        ct(Ct::SourceIp(Direction::Reply), 9),
-        lookup(set, None, false),
-    ]
+pub fn tuple_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    let parts = [Part::CtSource(Direction::Original), Part::CtSource(Direction::Reply)];
+    tuple_in::<A>(&parts, set, None)
 }
 
 /// `ct original ip saddr vmap @egress`
-pub fn tuple_vmap(direction: Direction, map: &str) -> Vec<Expr> {
-    vec![ct(Ct::SourceIp(direction), 1), lookup(map, Some(0), false)]
+pub fn tuple_vmap<A: Ip>(direction: Direction, map: &str) -> Vec<Expr> {
+    tuple_in::<A>(&[Part::CtSource(direction)], map, Some(0))
 }
 
-/// `ct original ip saddr @set`, or `ip6` with `v6`.
-pub fn tuple_source_in_set(direction: Direction, v6: bool, set: &str) -> Vec<Expr> {
-    let key = if v6 { Ct::SourceIp6(direction) } else { Ct::SourceIp(direction) };
-    vec![ct(key, 1), lookup(set, None, false)]
+/// `ct original ip saddr @set`
+pub fn tuple_source_in_set<A: Ip>(direction: Direction, set: &str) -> Vec<Expr> {
+    tuple_in::<A>(&[Part::CtSource(direction)], set, None)
 }
 
 /// `ct reply ip saddr . ct reply proto-src @set`
-pub fn server_and_port_in_set(v6: bool, set: &str) -> Vec<Expr> {
-    let (key, next) =
-        if v6 { (Ct::SourceIp6(Direction::Reply), 2) } else { (Ct::SourceIp(Direction::Reply), 9) };
-    vec![ct(key, 1), ct(Ct::SourcePort(Direction::Reply), next), lookup(set, None, false)]
+pub fn server_and_port_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    tuple_in::<A>(&[Part::CtSource(Direction::Reply), Part::CtServerPort], set, None)
 }
 
 /// `meta l4proto tcp`
@@ -215,48 +259,37 @@ pub fn daddr_is_local() -> Vec<Expr> {
     vec![Expr::FibDaddrType { to: 1 }, cmp(Op::Eq, 2u32.to_ne_bytes())]
 }
 
+/// The data of a map's element, an address and a port, as the new destination.
+fn dnat_to_mapped<A: Ip>() -> Expr {
+    // The port is behind the address.
+    let port = if A::BITS == 32 { 9 } else { 2 };
+    Expr::Nat { family: A::FAMILY, source: false, address: 1, port: Some(port) }
+}
+
 /// `dnat ip to meta l4proto . th dport map @map`
-pub fn dnat_by_port(map: &str) -> Vec<Expr> {
-    vec![
-        Expr::Meta { key: Meta::L4Proto, to: 1 },
-        Expr::Payload { base: Header::Transport, offset: 2, len: 2, to: 9 },
-        lookup(map, Some(1), false),
-        Expr::Nat { source: false, address: 1, port: Some(9) },
-    ]
+pub fn dnat_by_port<A: Ip>(map: &str) -> Vec<Expr> {
+    let mut exprs = key::<A>(&[Part::Protocol, Part::Port]);
+    exprs.extend([lookup(map, Some(1), false), dnat_to_mapped::<A>()]);
+    exprs
 }
 
 /// `dnat ip to ip daddr . meta l4proto . th dport map @map`
-pub fn dnat_by_address_and_port(map: &str) -> Vec<Expr> {
-    let mut exprs = ipv4();
-    exprs.extend([
-        load(DADDR, 4, 1),
-        Expr::Meta { key: Meta::L4Proto, to: 9 },
-        Expr::Payload { base: Header::Transport, offset: 2, len: 2, to: 10 },
-        lookup(map, Some(1), false),
-        Expr::Nat { source: false, address: 1, port: Some(9) },
-    ]);
+pub fn dnat_by_address_and_port<A: Ip>(map: &str) -> Vec<Expr> {
+    let mut exprs = header_in::<A>(&[Part::Destination, Part::Protocol, Part::Port], map, Some(1), false);
+    exprs.push(dnat_to_mapped::<A>());
     exprs
 }
 
 /// `ip daddr . meta l4proto . th dport vmap @map`
-pub fn vmap_by_address_and_port(map: &str) -> Vec<Expr> {
-    let mut exprs = ipv4();
-    exprs.extend([
-        load(DADDR, 4, 1),
-        Expr::Meta { key: Meta::L4Proto, to: 9 },
-        Expr::Payload { base: Header::Transport, offset: 2, len: 2, to: 10 },
-        lookup(map, Some(0), false),
-    ]);
-    exprs
+pub fn vmap_by_address_and_port<A: Ip>(map: &str) -> Vec<Expr> {
+    header_in::<A>(&[Part::Destination, Part::Protocol, Part::Port], map, Some(0), false)
 }
 
 /// `meta l4proto . th dport vmap @map`
-pub fn vmap_by_port(map: &str) -> Vec<Expr> {
-    vec![
-        Expr::Meta { key: Meta::L4Proto, to: 1 },
-        Expr::Payload { base: Header::Transport, offset: 2, len: 2, to: 9 },
-        lookup(map, Some(0), false),
-    ]
+pub fn vmap_by_port<A: Ip>(map: &str) -> Vec<Expr> {
+    let mut exprs = key::<A>(&[Part::Protocol, Part::Port]);
+    exprs.push(lookup(map, Some(0), false));
+    exprs
 }
 
 /// `numgen random mod 3 0`
@@ -265,12 +298,21 @@ pub fn one_in(count: u32) -> Vec<Expr> {
 }
 
 /// `dnat ip to 10.244.1.2:80`, behind a match on the protocol.
-pub fn dnat_to(target: SocketAddrV4) -> Vec<Expr> {
+pub fn dnat_to(target: impl Into<SocketAddr>) -> Vec<Expr> {
+    let target = target.into();
+    let (family, address) = in_family(target.ip());
     vec![
-        Expr::Immediate { to: 1, data: target.ip().octets().to_vec() },
+        Expr::Immediate { to: 1, data: address },
         Expr::Immediate { to: 2, data: target.port().to_be_bytes().to_vec() },
-        Expr::Nat { source: false, address: 1, port: Some(2) },
+        Expr::Nat { family, source: false, address: 1, port: Some(2) },
     ]
+}
+
+fn in_family(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (Ipv4Addr::FAMILY, v4.bytes()),
+        IpAddr::V6(v6) => (Ipv6Addr::FAMILY, v6.bytes()),
+    }
 }
 
 /// `ct status dnat`
@@ -284,11 +326,16 @@ pub fn ct_status_dnat() -> Vec<Expr> {
 }
 
 /// `snat ip to 10.88.0.2`
-pub fn snat(address: Ipv4Addr) -> Vec<Expr> {
+pub fn snat<A: Ip>(address: A) -> Vec<Expr> {
     vec![
-        Expr::Immediate { to: 1, data: address.octets().to_vec() },
-        Expr::Nat { source: true, address: 1, port: None },
+        Expr::Immediate { to: 1, data: address.bytes() },
+        Expr::Nat { family: A::FAMILY, source: true, address: 1, port: None },
     ]
+}
+
+/// `fib saddr . iif oif 0`: there is no way back to the sender by the link it came by.
+pub fn no_reverse_path() -> Vec<Expr> {
+    vec![Expr::FibReversePath { to: 1 }, cmp(Op::Eq, [0; 4])]
 }
 
 /// `masquerade`
@@ -296,14 +343,26 @@ pub fn masquerade() -> Vec<Expr> {
     vec![Expr::Masquerade]
 }
 
-/// `reject with icmp host-unreachable` and the like, behind a match that says it is IPv4.
-pub fn reject(code: u8) -> Vec<Expr> {
-    vec![Expr::RejectIcmp { code }]
+/// What a sender is told, in each family's codes.
+#[derive(Clone, Copy)]
+pub enum Unreachable {
+    Host,
+    Port,
+    AdminProhibited,
 }
 
-pub const HOST_UNREACHABLE: u8 = 1;
-pub const PORT_UNREACHABLE: u8 = 3;
-pub const ADMIN_PROHIBITED: u8 = 13;
+/// `reject with icmp host-unreachable` and the like, behind a match that says which family it is.
+pub fn reject<A: Ip>(why: Unreachable) -> Vec<Expr> {
+    let code = match (why, A::BITS) {
+        (Unreachable::Host, 32) => 1,
+        (Unreachable::Port, 32) => 3,
+        (Unreachable::AdminProhibited, 32) => 13,
+        (Unreachable::AdminProhibited, _) => 1,
+        (Unreachable::Host, _) => 3,
+        (Unreachable::Port, _) => 4,
+    };
+    vec![Expr::RejectIcmp { code }]
+}
 
 pub fn accept() -> Vec<Expr> {
     vec![Expr::Verdict(Verdict::Accept)]

@@ -6,17 +6,19 @@
 //! `ip_forward`; what must be restored is written in the table's comment, so that [`Fabric::teardown`] needs nothing else.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use kernel::netlink::{Batch, Family, NetlinkError, Socket};
 use kernel::nft::CommitError;
 use kernel::route::netns::{self, SysctlError};
-use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
+use kernel::route::{self, Ip, Ipv4Net, Ipv6Net, Mac, Net, Route, VethEnd};
 use rustix::io::Errno;
 
+use super::family::{self, Role, set_ipv6};
 use super::machine::{self, Uplink};
+use super::pods::Network;
 
 /// What `cofferdam up` knows of the cluster's network.
 #[derive(Clone, Debug)]
@@ -24,34 +26,82 @@ pub struct FabricConfig {
     /// Lower case letters, digits and `-`, at most 11 bytes: it names the uplink `cfd-<id>` and the machine's table
     /// `inet cofferdam-<id>`.
     pub cluster_id: String,
-    /// Default 10.88.0.0/24. The fabric has its first address, node `i` (from 1) the address number `i + 1`.
-    pub node_cidr: Ipv4Net,
-    /// Default 10.244.0.0/16. Node `i` has the /24 number `i`.
-    pub pod_cidr: Ipv4Net,
-    /// Default 10.96.0.0/16.
-    pub service_cidr: Ipv4Net,
+    pub v4: Ranges<Ipv4Addr>,
+    /// None: no IPv6 at all, not even link-local addresses.
+    pub v6: Option<Ranges<Ipv6Addr>>,
+}
+
+/// The address ranges of a cluster, of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranges<A> {
+    /// The fabric has its first address, node `i` (from 1) the address number `i + 1`.
+    pub nodes: Net<A>,
+    /// Node `i` has the /24 number `i`, in IPv6 the /64.
+    pub pods: Net<A>,
+    pub services: Net<A>,
+}
+
+impl Ranges<Ipv4Addr> {
+    pub const DEFAULT: Ranges<Ipv4Addr> = Ranges {
+        nodes: Ipv4Net::new(Ipv4Addr::new(10, 88, 0, 0), 24),
+        pods: Ipv4Net::new(Ipv4Addr::new(10, 244, 0, 0), 16),
+        services: Ipv4Net::new(Ipv4Addr::new(10, 96, 0, 0), 16),
+    };
+}
+
+impl Ranges<Ipv6Addr> {
+    /// Unique local addresses (RFC 4193).
+    pub const DEFAULT: Ranges<Ipv6Addr> = Ranges {
+        nodes: Ipv6Net::new(Ipv6Addr::new(0xfd00, 0xcf, 0x88, 0, 0, 0, 0, 0), 64),
+        pods: Ipv6Net::new(Ipv6Addr::new(0xfd00, 0xcf, 0x244, 0, 0, 0, 0, 0), 56),
+        services: Ipv6Net::new(Ipv6Addr::new(0xfd00, 0xcf, 0x96, 0, 0, 0, 0, 0), 112),
+    };
 }
 
 /// What a node is told of its place in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeAddresses {
-    pub node_ip: Ipv4Addr,
-    pub pod_cidr: Ipv4Net,
-    /// The fabric, next hop of the node's default route.
-    pub gateway: Ipv4Addr,
+    pub v4: Network<Ipv4Addr>,
+    pub v6: Option<Network<Ipv6Addr>>,
     /// Of every link of the cluster: the machine's own towards the world.
     pub mtu: u32,
 }
 
+impl<A: Ip> Ranges<A> {
+    fn gateway(&self) -> Result<A, FabricError> {
+        self.nodes.nth(1).ok_or_else(|| self.no_such_node(0))
+    }
+
+    /// What node `index` (from 1) knows of the network.
+    pub fn node(&self, index: u32) -> Result<Network<A>, FabricError> {
+        match (node_address(self.nodes, index), pod_block(self.pods, index)) {
+            (Some(node_ip), Some(pod_cidr)) => Ok(Network {
+                node_ip,
+                gateway: self.gateway()?,
+                pod_cidr,
+                cluster_cidr: self.pods,
+                node_cidr: self.nodes,
+                service_cidr: self.services,
+            }),
+            _ => Err(self.no_such_node(index)),
+        }
+    }
+
+    fn no_such_node(&self, index: u32) -> FabricError {
+        FabricError::NoSuchNode(index, self.nodes.to_string(), self.pods.to_string())
+    }
+}
+
 /// Address of node `index` (from 1): the fabric has the first address of the range. None behind its end.
-pub fn node_address(nodes: Ipv4Net, index: u32) -> Option<Ipv4Addr> {
+pub fn node_address<A: Ip>(nodes: Net<A>, index: u32) -> Option<A> {
     let address = nodes.nth(index.checked_add(1)?)?;
     (index > 0 && address != nodes.last()).then_some(address)
 }
 
-/// The pods' block of node `index` (from 1): a /24. None behind the end of the range.
-pub fn pod_block(pods: Ipv4Net, index: u32) -> Option<Ipv4Net> {
-    if index == 0 { None } else { pods.subnet(24, index) }
+/// The pods' block of node `index` (from 1): a /24, or a /64. None behind the end of the range.
+pub fn pod_block<A: Ip>(pods: Net<A>, index: u32) -> Option<Net<A>> {
+    let prefix = if A::BITS == 32 { 24 } else { 64 };
+    if index == 0 { None } else { pods.subnet(prefix, index) }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +109,7 @@ pub enum FabricError {
     #[error("cluster id {0:?}: at most 11 lower case letters, digits and hyphens")]
     ClusterId(String),
     #[error("node {0} does not fit the ranges of nodes ({1}) and pods ({2})")]
-    NoSuchNode(u32, Ipv4Net, Ipv4Net),
+    NoSuchNode(u32, String, String),
     #[error("all of 100.64.0.0/10 is in use on this machine")]
     NoUplinkAddress,
     #[error("make a network namespace: {0}")]
@@ -104,9 +154,8 @@ impl Fabric {
         check_id(&config.cluster_id)?;
         Fabric::teardown(&config.cluster_id)?;
         let netns = netns::create().map_err(FabricError::Namespace)?;
-        let gateway = gateway(&config)?;
-        let made = machine::connect(&config.cluster_id, netns.as_fd(), |uplink| {
-            set_up_namespace(netns.as_fd(), &config, gateway, uplink)
+        let made = machine::connect(&config.cluster_id, netns.as_fd(), config.v6.is_some(), |uplink| {
+            set_up_namespace(netns.as_fd(), &config, uplink)
         });
         match made {
             Ok((uplink, warnings)) => Ok(Fabric { config, netns, mtu: uplink.mtu, warnings }),
@@ -139,25 +188,19 @@ impl Fabric {
 
     /// What node `index` (from 1) has; the same before and after [`Fabric::add_node`].
     pub fn addresses(&self, index: u32) -> Result<NodeAddresses, FabricError> {
-        let FabricConfig { node_cidr, pod_cidr, .. } = self.config;
-        let gateway = gateway(&self.config)?;
-        match (node_address(node_cidr, index), pod_block(pod_cidr, index)) {
-            (Some(node_ip), Some(pod_cidr)) => {
-                Ok(NodeAddresses { node_ip, pod_cidr, gateway, mtu: self.mtu })
-            }
-            _ => Err(FabricError::NoSuchNode(index, node_cidr, pod_cidr)),
-        }
+        let v6 = self.config.v6.map(|ranges| ranges.node(index)).transpose()?;
+        Ok(NodeAddresses { v4: self.config.v4.node(index)?, v6, mtu: self.mtu })
     }
 
-    /// Gives the node in that namespace its `eth0`, address, default route, and brings its `lo` up. The fabric routes
-    /// the node's address and pod block to it. Replaces a link that a killed node left.
+    /// Gives the node in that namespace its `eth0`, addresses, default routes, and brings its `lo` up. The fabric routes
+    /// the node's addresses and pod blocks to it. Replaces a link that a killed node left.
     pub fn add_node(&self, index: u32, netns: BorrowedFd<'_>) -> Result<NodeAddresses, FabricError> {
         let node = self.addresses(index)?;
         self.remove_node(index)?;
         let name = format!("n{index}");
-        let (fabric_mac, node_mac) = (Mac([0x0a, 0xcf, 0, 0, 0, 1]), mac_of(node.node_ip));
+        let (fabric_mac, node_mac) = (Mac([0x0a, 0xcf, 0, 0, 0, 1]), mac_of(node.v4.node_ip));
 
-        in_netns(netns, no_ipv6)?;
+        in_netns(netns, || set_ipv6(node.v6.map(|_| Role::Router), &[]))?;
         let mut fabric = Socket::open_in(self.netns.as_fd(), Family::Route)?;
         let mut batch = Batch::new();
         route::add_veth(
@@ -171,11 +214,10 @@ impl Fabric {
         let link = find(&mut fabric, &name)?;
         let mut batch = Batch::new();
         route::set_up(&mut batch, link);
-        route::replace_neighbour(&mut batch, link, node.node_ip, node_mac);
-        let to = Ipv4Net::new(node.node_ip, 32);
-        route::replace_route(&mut batch, Route { to, link, via: None, source: Some(node.gateway) });
-        let via = Some(node.node_ip);
-        route::replace_route(&mut batch, Route { to: node.pod_cidr, link, via, source: Some(node.gateway) });
+        towards_node(&mut batch, link, node.v4, node_mac);
+        if let Some(v6) = node.v6 {
+            towards_node(&mut batch, link, v6, node_mac);
+        }
         fabric.request(&batch)?;
 
         let mut inside = Socket::open_in(netns, Family::Route)?;
@@ -183,13 +225,10 @@ impl Fabric {
         let mut batch = Batch::new();
         route::set_up(&mut batch, lo);
         route::set_up(&mut batch, eth0);
-        route::add_address(&mut batch, eth0, node.node_ip, 32);
-        route::replace_neighbour(&mut batch, eth0, node.gateway, fabric_mac);
-        let source = Some(node.node_ip);
-        let to = Ipv4Net::new(node.gateway, 32);
-        route::replace_route(&mut batch, Route { to, link: eth0, via: None, source });
-        let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
-        route::replace_route(&mut batch, Route { to, link: eth0, via: Some(node.gateway), source });
+        family::leaf(&mut batch, eth0, node.v4.node_ip, node.v4.gateway, fabric_mac);
+        if let Some(v6) = node.v6 {
+            family::leaf(&mut batch, eth0, v6.node_ip, v6.gateway, fabric_mac);
+        }
         inside.request(&batch)?;
         for (socket, link) in [(&mut fabric, link), (&mut inside, eth0)] {
             if !route::wait_running(socket, link, LINK_PATIENCE)? {
@@ -214,13 +253,14 @@ impl Fabric {
 
     /// A TCP connection from the fabric, which reaches every node and pod: what the supervisor's listener on 127.0.0.1
     /// forwards node ports through. Blocks until connected or refused.
-    pub fn connect(&self, to: SocketAddrV4) -> io::Result<TcpStream> {
+    pub fn connect(&self, to: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        let to = to.into();
         netns::run_in(self.netns.as_fd(), || TcpStream::connect(to))?
     }
 
     /// A socket that listens on [`API_PORT`] of the fabric's address: for the API server, which has no right to make it.
     pub fn listen(&self) -> io::Result<TcpListener> {
-        let gateway = gateway(&self.config).map_err(io::Error::other)?;
+        let gateway = self.config.v4.gateway().map_err(io::Error::other)?;
         netns::run_in(self.netns.as_fd(), || TcpListener::bind((gateway, API_PORT)))?
     }
 
@@ -242,8 +282,10 @@ fn check_id(id: &str) -> Result<(), FabricError> {
     }
 }
 
-fn gateway(config: &FabricConfig) -> Result<Ipv4Addr, FabricError> {
-    config.node_cidr.nth(1).ok_or(FabricError::NoSuchNode(0, config.node_cidr, config.pod_cidr))
+fn towards_node<A: Ip>(batch: &mut Batch, link: u32, node: Network<A>, mac: Mac) {
+    family::branch(batch, link, node.node_ip, mac, node.gateway);
+    let (via, source) = (Some(node.node_ip), Some(node.gateway));
+    route::replace_route(batch, Route { to: node.pod_cidr, link, via, source });
 }
 
 /// The hardware address of the link that has this address: so both ends of a veth know each other's before they exist.
@@ -263,28 +305,16 @@ pub(super) fn in_netns<T: Send>(
     Ok(netns::run_in(netns, work).map_err(FabricError::Enter)??)
 }
 
-/// A cluster without IPv6 has none at all, no fe80:: either. To be called before links come up.
-pub(super) fn no_ipv6() -> Result<(), SysctlError> {
-    for name in ["net/ipv6/conf/all/disable_ipv6", "net/ipv6/conf/default/disable_ipv6"] {
-        match netns::write_sysctl(name, "1") {
-            // A kernel without IPv6.
-            Err(e) if e.error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
 fn set_up_namespace(
     netns: BorrowedFd<'_>,
     config: &FabricConfig,
-    gateway: Ipv4Addr,
     uplink: &Uplink,
 ) -> Result<(), FabricError> {
     in_netns(netns, || {
-        no_ipv6()?;
+        set_ipv6(config.v6.map(|_| Role::Router), &[FABRIC_UPLINK])?;
         netns::write_sysctl("net/ipv4/ip_forward", "1")?;
         // A node can send with its own addresses and those of its pods only: the route back must be the way it came.
+        // (IPv6 has no such sysctl: a rule of the fabric's table says the same.)
         for conf in ["all", "default", FABRIC_UPLINK] {
             netns::write_sysctl(&format!("net/ipv4/conf/{conf}/rp_filter"), "1")?;
             netns::write_sysctl(&format!("net/ipv4/conf/{conf}/send_redirects"), "0")?;
@@ -292,19 +322,28 @@ fn set_up_namespace(
         }
         Ok(())
     })?;
-    machine::write_fabric_table(netns, config, gateway)?;
+    machine::write_fabric_table(netns, config, config.v4.gateway()?)?;
     let mut socket = Socket::open_in(netns, Family::Route)?;
     let (lo, up0) = (find(&mut socket, "lo")?, find(&mut socket, FABRIC_UPLINK)?);
+    let machine_mac = mac_of(uplink.v4.machine);
     let mut batch = Batch::new();
     route::set_up(&mut batch, lo);
-    route::add_address(&mut batch, lo, gateway, 32);
-    route::add_address(&mut batch, up0, uplink.fabric, 30);
     route::set_up(&mut batch, up0);
-    route::replace_neighbour(&mut batch, up0, uplink.machine, mac_of(uplink.machine));
-    let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
-    route::replace_route(&mut batch, Route { to, link: up0, via: Some(uplink.machine), source: None });
+    own_gateway(&mut batch, lo, config.v4.gateway()?);
+    family::leaf(&mut batch, up0, uplink.v4.fabric, uplink.v4.machine, machine_mac);
+    if let Some(ranges) = config.v6 {
+        own_gateway(&mut batch, lo, ranges.gateway()?);
+    }
+    if let Some(ends) = uplink.v6 {
+        family::leaf(&mut batch, up0, ends.fabric, ends.machine, machine_mac);
+    }
     socket.request(&batch)?;
     Ok(())
+}
+
+fn own_gateway<A: Ip>(batch: &mut Batch, lo: u32, gateway: A) {
+    route::add_address(batch, lo, gateway, A::BITS);
+    route::add_local_route(batch, lo, gateway);
 }
 
 #[cfg(test)]
@@ -313,7 +352,8 @@ mod tests {
 
     #[test]
     fn nodes_have_the_addresses_behind_the_fabric() {
-        let (nodes, pods) = ("10.88.0.0/29".parse().unwrap(), "10.244.0.0/22".parse().unwrap());
+        let nodes: Ipv4Net = "10.88.0.0/29".parse().unwrap();
+        let pods: Ipv4Net = "10.244.0.0/22".parse().unwrap();
         assert_eq!(node_address(nodes, 1), Some(Ipv4Addr::new(10, 88, 0, 2)));
         assert_eq!(node_address(nodes, 5), Some(Ipv4Addr::new(10, 88, 0, 6)));
         assert_eq!(node_address(nodes, 6), None, "the broadcast address");
@@ -322,6 +362,10 @@ mod tests {
         assert_eq!(pod_block(pods, 1), Some("10.244.1.0/24".parse().unwrap()));
         assert_eq!(pod_block(pods, 4), None);
         assert_eq!(pod_block(pods, 0), None);
+        let Ranges { nodes, pods, services } = Ranges::<Ipv6Addr>::DEFAULT;
+        assert_eq!(node_address(nodes, 1).unwrap().to_string(), "fd00:cf:88::2");
+        assert_eq!(pod_block(pods, 1).unwrap().to_string(), "fd00:cf:244:1::/64");
+        assert!(!pods.overlaps(&nodes) && !pods.overlaps(&services) && !nodes.overlaps(&services));
     }
 
     #[test]

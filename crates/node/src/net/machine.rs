@@ -1,31 +1,38 @@
-//! What a cluster has on the machine itself: the uplink, the table `inet cofferdam-<id>`, `ip_forward`, and accept rules
+//! What a cluster has on the machine itself: the uplink, the table `inet cofferdam-<id>`, forwarding, and accept rules
 //! beside those of others that drop what they do not know (Docker's FORWARD policy).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 use kernel::netlink::{Batch, Family, Socket, ignore_missing};
 use kernel::nft::{
-    self, Base, Chain, ChainKind, CommitError, DataType, Hook, Set, SetType, Table, Transaction,
+    self, Base, Chain, ChainKind, CommitError, DataType, Hook, Rule, Set, SetType, Table, Transaction,
     interval_elements,
 };
-use kernel::route::netns::{read_sysctl, write_sysctl};
-use kernel::route::{self, Ipv4Net, VethEnd};
+use kernel::route::netns::write_sysctl;
+use kernel::route::{self, Ip, Ipv4Net, Ipv6Net, Net, VethEnd};
 
+use super::before::{ACCEPT_RA, Before};
 use super::exprs::*;
-use super::fabric::{API_PORT, FABRIC_UPLINK, FabricConfig, FabricError, LINK_PATIENCE, find, mac_of};
+use super::fabric::{
+    API_PORT, FABRIC_UPLINK, FabricConfig, FabricError, LINK_PATIENCE, Ranges, find, mac_of,
+};
 
 /// The link between the machine and the fabric.
 #[derive(Clone, Copy, Debug)]
 pub struct Uplink {
-    pub machine: Ipv4Addr,
-    pub fabric: Ipv4Addr,
+    pub v4: Ends<Ipv4Addr>,
+    /// None: the cluster has no IPv6, or the machine has no way to the world by it.
+    pub v6: Option<Ends<Ipv6Addr>>,
     pub mtu: u32,
 }
 
-const FORWARD: &str = "net/ipv4/ip_forward";
-/// Turning `ip_forward` on turns this off, and the other way round.
-const REDIRECTS: &str = "net/ipv4/conf/all/accept_redirects";
+/// Its addresses of one family.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<A> {
+    pub machine: A,
+    pub fabric: A,
+}
 
 fn table_name(id: &str) -> String {
     format!("cofferdam-{id}")
@@ -40,17 +47,24 @@ fn uplink_name(id: &str) -> String {
 pub fn connect(
     id: &str,
     fabric: BorrowedFd<'_>,
+    with_v6: bool,
     inside: impl FnOnce(&Uplink) -> Result<(), FabricError>,
 ) -> Result<(Uplink, Vec<String>), FabricError> {
     let name = uplink_name(id);
     let mut socket = Socket::open(Family::Route)?;
     let mut rules = Socket::open(Family::Netfilter)?;
-    let before = sysctls_before(&mut rules)?;
+    let world = with_v6 && route::routes::<Ipv6Addr>(&mut socket)?.iter().any(|r| r.to.prefix() == 0);
+    let before = Before::read(&mut rules, world)?;
     let mut attempt = 0;
     let (uplink, link) = loop {
-        let uplink = choose(&mut socket, id, attempt)?;
+        let mut uplink = choose(&mut socket, id, attempt)?;
+        if with_v6 {
+            // IPv6 takes no link with less (RFC 8200).
+            uplink.mtu = uplink.mtu.max(1280);
+        }
+        uplink.v6 = uplink.v6.filter(|_| world);
         // The table first: its comment is what teardown restores from, whatever happens next.
-        write_machine_table(&mut rules, id, &before, uplink.fabric)?;
+        write_machine_table(&mut rules, id, &before, &uplink)?;
         if let Some(link) = make_uplink(&mut socket, &name, fabric, &uplink)? {
             break (uplink, link);
         }
@@ -59,15 +73,24 @@ pub fn connect(
     inside(&uplink)?;
     let mut batch = Batch::new();
     route::set_up(&mut batch, link);
-    route::replace_neighbour(&mut batch, link, uplink.fabric, mac_of(uplink.fabric));
+    let fabric_mac = mac_of(uplink.v4.fabric);
+    route::replace_neighbour(&mut batch, link, uplink.v4.fabric, fabric_mac);
+    if let Some(ends) = uplink.v6 {
+        route::add_address(&mut batch, link, ends.machine, 126);
+        route::add_local_route(&mut batch, link, ends.machine);
+        route::replace_neighbour(&mut batch, link, ends.fabric, fabric_mac);
+    }
     socket.request(&batch)?;
     if !route::wait_running(&mut socket, link, LINK_PATIENCE)? {
         return Err(FabricError::LinkDown(name));
     }
-    if before.forward != "1" {
-        write_sysctl(FORWARD, "1")?;
+    before.forward()?;
+    let mut warnings = accept_beside_others(&mut rules, id, uplink.v6.is_some())?;
+    if with_v6 && !world {
+        warnings.push(
+            "pods have no way out to the world by IPv6: this machine has no default route of it".to_string(),
+        );
     }
-    let warnings = accept_beside_others(&mut rules, id)?;
     Ok((uplink, warnings))
 }
 
@@ -79,20 +102,27 @@ fn make_uplink(
     uplink: &Uplink,
 ) -> Result<Option<u32>, FabricError> {
     let mut batch = Batch::new();
-    let machine_end = VethEnd { name, mac: mac_of(uplink.machine), netns: None };
-    let fabric_end = VethEnd { name: FABRIC_UPLINK, mac: mac_of(uplink.fabric), netns: Some(fabric) };
+    let machine_end = VethEnd { name, mac: mac_of(uplink.v4.machine), netns: None };
+    let fabric_end = VethEnd { name: FABRIC_UPLINK, mac: mac_of(uplink.v4.fabric), netns: Some(fabric) };
     route::add_veth(&mut batch, machine_end, fabric_end, uplink.mtu);
     socket.request(&batch)?;
     let link = find(socket, name)?;
-    match write_sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1") {
-        Err(e) if e.error.kind() == std::io::ErrorKind::NotFound => {}
-        other => other?,
+    let conf: &[(&str, &str)] = match uplink.v6 {
+        None => &[("disable_ipv6", "1")],
+        // No fe80::, and nothing taken from behind the link.
+        Some(_) => &[("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_redirects", "0")],
+    };
+    for (key, value) in conf {
+        match write_sysctl(&format!("net/ipv6/conf/{name}/{key}"), value) {
+            Err(e) if e.error.kind() == std::io::ErrorKind::NotFound && uplink.v6.is_none() => {}
+            other => other?,
+        }
     }
     let mut batch = Batch::new();
-    route::add_address(&mut batch, link, uplink.machine, 30);
+    route::add_address(&mut batch, link, uplink.v4.machine, 30);
     socket.request(&batch)?;
-    let block = Ipv4Net::new(uplink.machine, 30);
-    let taken = |a: &route::Address| a.link < link && Ipv4Net::new(a.address, a.prefix).overlaps(&block);
+    let block = Ipv4Net::new(uplink.v4.machine, 30);
+    let taken = |a: &route::Address<Ipv4Addr>| a.link < link && Net::of(a.address, a.prefix).overlaps(&block);
     if !route::addresses(socket)?.iter().any(taken) {
         return Ok(Some(link));
     }
@@ -102,71 +132,45 @@ fn make_uplink(
     Ok(None)
 }
 
-/// What the machine had before the first cluster came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Before {
-    forward: String,
-    redirects: String,
-}
-
-impl Before {
-    fn comment(&self) -> String {
-        format!("before: ip_forward={} accept_redirects={}", self.forward, self.redirects)
-    }
-
-    fn parse(comment: &str) -> Option<Before> {
-        let mut words = comment.strip_prefix("before: ")?.split(' ');
-        let forward = words.next()?.strip_prefix("ip_forward=")?.to_string();
-        let redirects = words.next()?.strip_prefix("accept_redirects=")?.to_string();
-        Some(Before { forward, redirects })
-    }
-}
-
-/// Other clusters' notes of what was before.
-fn others(rules: &mut Socket, id: Option<&str>) -> Result<Vec<Before>, FabricError> {
-    let own = id.map(table_name);
-    let tables = nft::tables(rules, nft::Family::Inet)?;
-    Ok(tables
-        .into_iter()
-        .filter(|(name, _)| name.starts_with("cofferdam-") && Some(name) != own.as_ref())
-        .filter_map(|(_, comment)| Before::parse(&comment?))
-        .collect())
-}
-
-fn sysctls_before(rules: &mut Socket) -> Result<Before, FabricError> {
-    // What was before the first of us, not what that one set.
-    match others(rules, None)?.into_iter().next() {
-        Some(before) => Ok(before),
-        None => Ok(Before { forward: read_sysctl(FORWARD)?, redirects: read_sysctl(REDIRECTS)? }),
-    }
-}
-
-/// A /30 of 100.64.0.0/10 (shared address space, RFC 6598) that no address or route of this machine touches. Where to
-/// start looking follows from the id, so that clusters that start at once rarely meet.
+/// A /30 of 100.64.0.0/10 (shared address space, RFC 6598), and the /126 of the same number of fd00:cf:64::/48, that no
+/// address or route of this machine touches. Where to start looking follows from the id, so that clusters that start at
+/// once rarely meet.
 fn choose(socket: &mut Socket, id: &str, attempt: u32) -> Result<Uplink, FabricError> {
     const SHARED: Ipv4Net = Ipv4Net::new(Ipv4Addr::new(100, 64, 0, 0), 10);
+    const SHARED6: Ipv6Net = Ipv6Net::new(Ipv6Addr::new(0xfd00, 0xcf, 0x64, 0, 0, 0, 0, 0), 48);
     const BLOCKS: u32 = 1 << 20;
-    let mut used: Vec<Ipv4Net> =
-        route::addresses(socket)?.iter().map(|a| Ipv4Net::new(a.address, a.prefix)).collect();
-    let routes = route::routes(socket)?;
-    used.extend(routes.iter().map(|route| route.to).filter(|to| to.prefix() > 0));
-    used.retain(|block| block.overlaps(&SHARED));
+    let (used, used6) = (in_use(socket, SHARED)?, in_use(socket, SHARED6)?);
     let start =
         id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let free = (0..BLOCKS)
-        .filter_map(|n| SHARED.subnet(30, start.wrapping_add(n).wrapping_add(attempt * 7919) % BLOCKS))
-        .find(|block| !used.iter().any(|other| other.overlaps(block)));
-    let (Some(block), mtu) = (free, mtu_to_the_world(socket, &routes)?) else {
-        return Err(FabricError::NoUplinkAddress);
-    };
-    match (block.nth(1), block.nth(2)) {
-        (Some(machine), Some(fabric)) => Ok(Uplink { machine, fabric, mtu }),
-        _ => Err(FabricError::NoUplinkAddress),
-    }
+        .map(|n| start.wrapping_add(n).wrapping_add(attempt * 7919) % BLOCKS)
+        .filter_map(|number| Some((SHARED.subnet(30, number)?, SHARED6.subnet(126, number)?)))
+        .find(|(block, block6)| {
+            !used.iter().any(|other| other.overlaps(block))
+                && !used6.iter().any(|other| other.overlaps(block6))
+        });
+    let mtu = mtu_to_the_world(socket)?;
+    let ends = free.and_then(|(block, block6)| Some((ends(block)?, ends(block6)?)));
+    let (v4, v6) = ends.ok_or(FabricError::NoUplinkAddress)?;
+    Ok(Uplink { v4, v6: Some(v6), mtu })
+}
+
+fn ends<A: Ip>(block: Net<A>) -> Option<Ends<A>> {
+    Some(Ends { machine: block.nth(1)?, fabric: block.nth(2)? })
+}
+
+/// What of a range the machine's addresses and routes touch.
+fn in_use<A: Ip>(socket: &mut Socket, range: Net<A>) -> Result<Vec<Net<A>>, FabricError> {
+    let mut used: Vec<Net<A>> =
+        route::addresses(socket)?.iter().map(|a| Net::of(a.address, a.prefix)).collect();
+    used.extend(route::routes(socket)?.iter().map(|route| route.to).filter(|to| to.prefix() > 0));
+    used.retain(|block| block.overlaps(&range));
+    Ok(used)
 }
 
 /// The MTU of the link with the default route, so that no packet needs to be cut on its way; 1500 without one.
-fn mtu_to_the_world(socket: &mut Socket, routes: &[route::Route]) -> Result<u32, FabricError> {
+fn mtu_to_the_world(socket: &mut Socket) -> Result<u32, FabricError> {
+    let routes = route::routes::<Ipv4Addr>(socket)?;
     let default = routes.iter().find(|route| route.to.prefix() == 0);
     let links = route::links(socket)?;
     let link = default.and_then(|route| links.iter().find(|link| link.index == route.link));
@@ -181,42 +185,44 @@ fn write_machine_table(
     rules: &mut Socket,
     id: &str,
     before: &Before,
-    fabric: Ipv4Addr,
+    uplink: &Uplink,
 ) -> Result<(), FabricError> {
     let link = uplink_name(id);
     let answers = ESTABLISHED | RELATED;
+    let lies = || {
+        let mut lies = vec![rule([iifname(&link), saddr_not(uplink.v4.fabric), drop()])];
+        lies.push(match uplink.v6 {
+            Some(ends) => rule([iifname(&link), saddr_not(ends.fabric), drop()]),
+            None => rule([iifname(&link), family::<Ipv6Addr>(), drop()]),
+        });
+        lies
+    };
     let mut table = Table::default();
-    table.chains.insert(
-        "forward".into(),
-        Chain {
-            base: base(ChainKind::Filter, Hook::Forward, 0),
-            rules: vec![
-                rule([iifname(&link), saddr_not(fabric), drop()]),
-                rule([oifname(&link), ct_state(answers), accept()]),
-                // Nobody outside of the machine reaches in.
-                rule([oifname(&link), drop()]),
-            ],
-        },
-    );
-    table.chains.insert(
-        "input".into(),
-        Chain {
-            base: base(ChainKind::Filter, Hook::Input, 0),
-            rules: vec![
-                rule([iifname(&link), saddr_not(fabric), drop()]),
-                rule([iifname(&link), ct_state(answers), accept()]),
-                // What listens on the machine is not a neighbour of the pods.
-                rule([iifname(&link), ipv4(), reject(ADMIN_PROHIBITED)]),
-            ],
-        },
-    );
-    table.chains.insert(
-        "postrouting".into(),
-        Chain {
-            base: base(ChainKind::Nat, Hook::Postrouting, 100),
-            rules: vec![rule([saddr_is(fabric), oifname_not(&link), masquerade()])],
-        },
-    );
+    if let Some(links) = before.links() {
+        table.sets.insert(ACCEPT_RA.into(), links);
+    }
+    let mut forward = lies();
+    forward.extend([
+        rule([oifname(&link), ct_state(answers), accept()]),
+        // Nobody outside of the machine reaches in.
+        rule([oifname(&link), drop()]),
+    ]);
+    let mut input = lies();
+    input.extend([
+        rule([iifname(&link), ct_state(answers), accept()]),
+        // What listens on the machine is not a neighbour of the pods.
+        rule([iifname(&link), family::<Ipv4Addr>(), reject::<Ipv4Addr>(Unreachable::AdminProhibited)]),
+        rule([iifname(&link), family::<Ipv6Addr>(), reject::<Ipv6Addr>(Unreachable::AdminProhibited)]),
+    ]);
+    let mut postrouting = vec![rule([saddr_is(uplink.v4.fabric), oifname_not(&link), masquerade()])];
+    postrouting.extend(uplink.v6.map(|ends| rule([saddr_is(ends.fabric), oifname_not(&link), masquerade()])));
+    for (name, kind, hook, priority, rules) in [
+        ("forward", ChainKind::Filter, Hook::Forward, 0, forward),
+        ("input", ChainKind::Filter, Hook::Input, 0, input),
+        ("postrouting", ChainKind::Nat, Hook::Postrouting, 100, postrouting),
+    ] {
+        table.chains.insert(name.into(), Chain { base: base(kind, hook, priority), rules });
+    }
     let mut transaction = Transaction::new(nft::Family::Inet, &table_name(id));
     // In place of an earlier attempt's, if there is one.
     transaction.add_table(None);
@@ -234,62 +240,63 @@ pub fn write_fabric_table(
     gateway: Ipv4Addr,
 ) -> Result<(), FabricError> {
     const ICMP: u8 = 1;
+    const ICMPV6: u8 = 58;
     const TCP: u8 = 6;
-    let ranges = [config.node_cidr, config.pod_cidr, config.service_cidr];
     let mut table = Table::default();
-    table.sets.insert(
-        "cluster".into(),
-        Set {
-            of: SetType::intervals(DataType::Ipv4Addr),
-            elements: interval_elements(ranges.map(|range| (range.network(), range.last()))),
-        },
-    );
-    table.chains.insert(
-        "forward".into(),
-        Chain {
-            base: base(ChainKind::Filter, Hook::Forward, 0),
-            rules: vec![
-                rule([oifname(FABRIC_UPLINK), daddr_in_set("cluster"), reject(HOST_UNREACHABLE)]),
-                rule([iifname(FABRIC_UPLINK), ct_state(ESTABLISHED | RELATED), accept()]),
-                rule([iifname(FABRIC_UPLINK), drop()]),
-            ],
-        },
-    );
-    table.chains.insert(
-        "input".into(),
-        Chain {
-            base: base(ChainKind::Filter, Hook::Input, 0),
-            rules: vec![
-                rule([iifname("lo"), accept()]),
-                rule([ct_state(ESTABLISHED | RELATED), accept()]),
-                rule([iifname(FABRIC_UPLINK), drop()]),
-                rule([l4proto(TCP), daddr_is(gateway), server_port(API_PORT, API_PORT), accept()]),
-                // Nodes and pods may ask whether their gateway is there.
-                rule([l4proto(ICMP), accept()]),
-                rule([ipv4(), reject(ADMIN_PROHIBITED)]),
-            ],
-        },
-    );
-    table.chains.insert(
-        "postrouting".into(),
-        Chain {
-            base: base(ChainKind::Nat, Hook::Postrouting, 100),
-            rules: vec![rule([oifname(FABRIC_UPLINK), masquerade()])],
-        },
-    );
+    let mut forward = vec![none_of_ours_goes_out(&mut table, &config.v4, "cluster")];
+    forward.extend(config.v6.as_ref().map(|ranges| none_of_ours_goes_out(&mut table, ranges, "cluster6")));
+    forward.extend([
+        rule([iifname(FABRIC_UPLINK), ct_state(ESTABLISHED | RELATED), accept()]),
+        rule([iifname(FABRIC_UPLINK), drop()]),
+    ]);
+    let input = vec![
+        rule([iifname("lo"), accept()]),
+        rule([ct_state(ESTABLISHED | RELATED), accept()]),
+        rule([iifname(FABRIC_UPLINK), drop()]),
+        rule([l4proto(TCP), daddr_is(gateway), server_port(API_PORT, API_PORT), accept()]),
+        // Nodes and pods may ask whether their gateway is there.
+        rule([l4proto(ICMP), accept()]),
+        rule([l4proto(ICMPV6), accept()]),
+        rule([family::<Ipv4Addr>(), reject::<Ipv4Addr>(Unreachable::AdminProhibited)]),
+        rule([family::<Ipv6Addr>(), reject::<Ipv6Addr>(Unreachable::AdminProhibited)]),
+    ];
+    let raw = match config.v6 {
+        // What `rp_filter` does for IPv4.
+        Some(_) => vec![rule([family::<Ipv6Addr>(), no_reverse_path(), drop()])],
+        None => Vec::new(),
+    };
+    let postrouting = vec![rule([oifname(FABRIC_UPLINK), masquerade()])];
+    for (name, kind, hook, priority, rules) in [
+        ("raw", ChainKind::Filter, Hook::Prerouting, -300, raw),
+        ("forward", ChainKind::Filter, Hook::Forward, 0, forward),
+        ("input", ChainKind::Filter, Hook::Input, 0, input),
+        ("postrouting", ChainKind::Nat, Hook::Postrouting, 100, postrouting),
+    ] {
+        if !rules.is_empty() {
+            table.chains.insert(name.into(), Chain { base: base(kind, hook, priority), rules });
+        }
+    }
     let mut transaction = Transaction::new(nft::Family::Inet, "cofferdam");
     transaction.add_table(None);
     transaction.add_all(&table);
     Ok(transaction.commit(&mut Socket::open_in(netns, Family::Netfilter)?)?)
 }
 
+fn none_of_ours_goes_out<A: Ip>(table: &mut Table, ranges: &Ranges<A>, set: &str) -> Rule {
+    let ranges = [ranges.nodes, ranges.pods, ranges.services];
+    let elements = interval_elements(ranges.map(|range| (range.network(), range.last())));
+    table.sets.insert(set.into(), Set { of: SetType::intervals(DataType::address::<A>()), elements });
+    rule([oifname(FABRIC_UPLINK), daddr_in_set::<A>(set), reject::<A>(Unreachable::Host)])
+}
+
 /// An accept in our table does not overrule a drop in another. Where another's forward chain drops by policy (Docker
 /// does that in iptables' `filter FORWARD`), accept rules for our link are put at its head; they carry our table's name
 /// as their comment.
-fn accept_beside_others(rules: &mut Socket, id: &str) -> Result<Vec<String>, FabricError> {
+fn accept_beside_others(rules: &mut Socket, id: &str, v6: bool) -> Result<Vec<String>, FabricError> {
     let (link, comment) = (uplink_name(id), table_name(id));
     let mut warnings = Vec::new();
-    for (family, word) in [(nft::Family::Ip, "ip"), (nft::Family::Inet, "inet")] {
+    let families = [(nft::Family::Ip, "ip"), (nft::Family::Ip6, "ip6"), (nft::Family::Inet, "inet")];
+    for (family, word) in families.into_iter().filter(|(family, _)| v6 || *family != nft::Family::Ip6) {
         for chain in nft::base_chains(rules, family)? {
             if chain.base.hook != Hook::Forward || !chain.base.drop || chain.base.kind != ChainKind::Filter {
                 continue;
@@ -309,12 +316,14 @@ fn accept_beside_others(rules: &mut Socket, id: &str) -> Result<Vec<String>, Fab
         }
     }
     // Legacy iptables cannot be read or written over nf_tables.
-    let legacy = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
-    if legacy.lines().any(|table| table == "filter") {
-        warnings.push(format!(
-            "legacy iptables rules are in force; if they drop what is forwarded, pods have no way out until you run: \
-             iptables-legacy -I FORWARD -i {link} -j ACCEPT; iptables-legacy -I FORWARD -o {link} -j ACCEPT"
-        ));
+    for (file, program) in [("ip_tables_names", "iptables"), ("ip6_tables_names", "ip6tables")] {
+        let legacy = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        if (v6 || program == "iptables") && legacy.lines().any(|table| table == "filter") {
+            warnings.push(format!(
+                "legacy {program} rules are in force; if they drop what is forwarded, pods have no way out until you \
+                 run: {program}-legacy -I FORWARD -i {link} -j ACCEPT; {program}-legacy -I FORWARD -o {link} -j ACCEPT"
+            ));
+        }
     }
     Ok(warnings)
 }
@@ -331,7 +340,7 @@ pub fn disconnect(id: &str) -> Result<Vec<String>, FabricError> {
         ignore_missing(socket.request(&batch))?;
         done.push(format!("removed link {link}"));
     }
-    for family in [nft::Family::Ip, nft::Family::Inet] {
+    for family in [nft::Family::Ip, nft::Family::Ip6, nft::Family::Inet] {
         for chain in nft::base_chains(&mut rules, family)? {
             if chain.base.hook != Hook::Forward {
                 continue;
@@ -349,19 +358,9 @@ pub fn disconnect(id: &str) -> Result<Vec<String>, FabricError> {
         }
     }
     let tables = nft::tables(&mut rules, nft::Family::Inet)?;
-    if let Some((_, comment)) = tables.into_iter().find(|(table, _)| *table == name) {
-        let before = comment.as_deref().and_then(Before::parse);
-        // The last cluster to go restores what was before the first.
-        if let Some(before) =
-            before.filter(|_| others(&mut rules, Some(id)).is_ok_and(|others| others.is_empty()))
-        {
-            if read_sysctl(FORWARD)? != before.forward {
-                write_sysctl(FORWARD, &before.forward)?;
-                done.push(format!("ip_forward is {} again", before.forward));
-            }
-            if read_sysctl(REDIRECTS)? != before.redirects {
-                write_sysctl(REDIRECTS, &before.redirects)?;
-            }
+    if tables.iter().any(|(table, _)| *table == name) {
+        if let Some(before) = Before::noted(&mut rules, &name)? {
+            done.extend(before.restore(&mut rules, &name)?);
         }
         let mut transaction = Transaction::new(nft::Family::Inet, &name);
         transaction.delete_table();
@@ -373,16 +372,4 @@ pub fn disconnect(id: &str) -> Result<Vec<String>, FabricError> {
         done.push(format!("removed table {name}"));
     }
     Ok(done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_before_survives_in_a_comment() {
-        let before = Before { forward: "0".into(), redirects: "1".into() };
-        assert_eq!(Before::parse(&before.comment()), Some(before));
-        assert_eq!(Before::parse("someone else's"), None);
-    }
 }

@@ -6,8 +6,10 @@
 //!
 //! No isolation step fails silently, and every order is fail closed: a pod's rules are committed before its link is up.
 
+mod before;
 mod exprs;
 pub mod fabric;
+mod family;
 mod follow;
 mod listener;
 mod machine;
@@ -20,8 +22,10 @@ mod table;
 
 pub use follow::follow as follow_services;
 pub use node_net::NodeNet;
-pub use pods::{HostPort, NamedPort, NetError, NetEvent, NodeNetConfig, PodNet, Protocol};
+pub use pods::{
+    HostPort, NamedPort, NetError, NetEvent, Network, NodeNetConfig, PodAddresses, PodNet, Protocol,
+};
 pub use services::ServicePort;
 
-/// An IPv4 block, `address/prefix`.
-pub use kernel::route::Ipv4Net;
+/// Address blocks, `address/prefix`.
+pub use kernel::route::{BlockError, Ip, Ipv4Net, Ipv6Net, Net};

@@ -13,13 +13,13 @@ use kernel::conntrack;
 use kernel::netlink::{Batch, Family, Socket};
 use kernel::nft::{self, Transaction};
 use kernel::route::netns::write_sysctl;
-use kernel::route::{self, Ipv4Net, Route};
+use kernel::route::{self, Ip, Ipv4Net, Ipv6Net, Net, Route};
 use policy::network_policy::ir::{self, Protocol};
 use policy::network_policy::{Compiler, Event};
 
-use super::fabric::no_ipv6;
+use super::family::{Role, set_ipv6};
 use super::listener::Listener;
-use super::pods::{NetError, NodeNetConfig, PodNet, YOUNGEST};
+use super::pods::{NetError, Network, NodeNetConfig, PodAddresses, PodNet, YOUNGEST};
 use super::pool::Pool;
 use super::services::{self, ServicePort};
 use super::state::{LocalPod, Pod, State, Survivor, index_of, link_name};
@@ -50,12 +50,12 @@ impl NodeNet {
     ///
     /// Packets of pods pass once both [`NodeNet::adopted`] and [`NodeNet::apply`] were called.
     pub fn start(config: NodeNetConfig) -> Result<NodeNet, NetError> {
-        no_ipv6()?;
+        set_ipv6(config.v6.as_ref().map(|_| Role::Router), &[])?;
         let mut route = Socket::open(Family::Route)?;
         let mut rules = Socket::open(Family::Netfilter)?;
         let uplink = index_of(&mut route, UPLINK)?;
-        let mut pool = Pool::new(config.pod_cidr);
-        let survivors = survivors(&mut route, &mut pool, config.pod_cidr)?;
+        let mut pool = Pool::new(config.v4.pod_cidr);
+        let survivors = survivors(&mut route, &mut pool, config.v4.pod_cidr)?;
         if nft::tables(&mut rules, nft::Family::Inet)?.iter().all(|(name, _)| name != TABLE) {
             let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
             transaction.add_table(None);
@@ -69,12 +69,16 @@ impl NodeNet {
             route,
             rules,
             generation,
-            compiler: Compiler::new(&[ir::Family::V4]),
+            compiler: match config.v6 {
+                Some(_) => Compiler::new(&[ir::Family::V4, ir::Family::V6]),
+                None => Compiler::new(&[ir::Family::V4]),
+            },
             pods: BTreeMap::new(),
             pool,
             leaving: BTreeMap::new(),
             survivors,
             routes: Vec::new(),
+            routes6: Vec::new(),
             services: None,
             uplink,
             adopted: false,
@@ -88,11 +92,12 @@ impl NodeNet {
 
     /// On restart: takes over a pod whose sandbox survived. None if it has no link here. What is not adopted when
     /// [`NodeNet::adopted`] is called is removed.
-    pub fn adopt(&self, pod: PodNet) -> Result<Option<Ipv4Addr>, NetError> {
+    pub fn adopt(&self, pod: PodNet) -> Result<Option<PodAddresses>, NetError> {
         let mut state = self.shared.lock();
         let Some(survivor) = state.survivors.remove(&pod.uid) else { return Ok(None) };
-        let changes = state.compiler.upsert_pod(pod.record(survivor.address));
-        let (address, link) = (survivor.address, survivor.link);
+        let address = addresses(&self.shared.config, survivor.address);
+        let changes = state.compiler.upsert_pod(pod.record(address));
+        let link = survivor.link;
         state.pods.insert(pod.uid.clone(), LocalPod { pod, address, link, gone: false });
         if state.live() {
             state.commit(&self.shared.config, Some((&changes, &[])))?;
@@ -116,7 +121,12 @@ impl NodeNet {
     /// Gives a new pod its network: address allocated → rules committed → link up. The workload's first instruction
     /// comes after this returns. `netns` is the pod's network namespace, `route_socket` a NETLINK_ROUTE socket opened
     /// in it. Undone on error. Before the first [`NodeNet::apply`] the link comes up but no packet passes.
-    pub fn prepare(&self, pod: PodNet, netns: &OwnedFd, route_socket: OwnedFd) -> Result<Ipv4Addr, NetError> {
+    pub fn prepare(
+        &self,
+        pod: PodNet,
+        netns: &OwnedFd,
+        route_socket: OwnedFd,
+    ) -> Result<PodAddresses, NetError> {
         let mut inside = Socket::from_fd(route_socket)?;
         let mut state = self.shared.lock();
         let state = &mut *state;
@@ -125,8 +135,9 @@ impl NodeNet {
         }
         state.check_host_ports(&pod)?;
         let config = &self.shared.config;
-        let address = state.pool.allocate().ok_or(NetError::NoAddress(config.pod_cidr))?;
-        let name = link_name(&pod.uid, address);
+        let v4 = state.pool.allocate().ok_or(NetError::NoAddress(config.v4.pod_cidr))?;
+        let address = addresses(config, v4);
+        let name = link_name(&pod.uid, v4);
         let uid = pod.uid.clone();
         let attached = state.attach(config, pod, &name, address, netns, &mut inside);
         if let Err(error) = attached {
@@ -148,9 +159,9 @@ impl NodeNet {
         let Some(local) = state.pods.remove(uid) else { return Ok(()) };
         let changes = state.compiler.remove_pod(uid);
         if local.gone {
-            state.pool.release(local.address);
+            state.pool.release(local.address.v4);
         } else {
-            state.leaving.insert(local.link, local.address);
+            state.leaving.insert(local.link, local.address.v4);
         }
         if state.live() {
             state.commit(&self.shared.config, Some((&changes, &[Pod::Goes(&local)])))?;
@@ -171,7 +182,7 @@ impl NodeNet {
             Event::UpsertPod(mut record) if record.local => {
                 match pods.get(&record.uid) {
                     Some(local) => {
-                        record.addresses = vec![IpAddr::V4(local.address)];
+                        record.addresses = local.address.all();
                         record.created = YOUNGEST.to_string();
                     }
                     None => record.addresses.clear(),
@@ -194,31 +205,18 @@ impl NodeNet {
         Ok(state.generation)
     }
 
-    /// The other nodes: (pod block, node address). Replaces the earlier list.
-    pub fn set_routes(&self, nodes: &[(Ipv4Net, Ipv4Addr)]) -> Result<(), NetError> {
+    /// The pod blocks of all nodes; this node's own is passed over. Replaces the earlier list.
+    pub fn set_routes(&self, v4: &[Ipv4Net], v6: &[Ipv6Net]) -> Result<(), NetError> {
         let mut state = self.shared.lock();
+        let state = &mut *state;
         let config = &self.shared.config;
-        let uplink = state.uplink;
-        // Every other node is behind the fabric, which knows it by its block.
-        let wanted: Vec<Route> = nodes
-            .iter()
-            .filter(|(block, _)| *block != config.pod_cidr)
-            .map(|(block, _)| Route {
-                to: *block,
-                link: uplink,
-                via: Some(config.gateway),
-                source: Some(config.node_ip),
-            })
-            .collect();
+        let wanted = routes(&config.v4, state.uplink, v4);
+        let wanted6 = config.v6.as_ref().map(|v6_net| routes(v6_net, state.uplink, v6)).unwrap_or_default();
         let mut batch = Batch::new();
-        for route in state.routes.iter().filter(|route| !wanted.contains(route)) {
-            route::delete_route(&mut batch, *route);
-        }
-        for route in wanted.iter().filter(|route| !state.routes.contains(route)) {
-            route::replace_route(&mut batch, *route);
-        }
+        put_routes(&mut batch, &state.routes, &wanted);
+        put_routes(&mut batch, &state.routes6, &wanted6);
         kernel::netlink::ignore_missing(state.route.request(&batch))?;
-        state.routes = wanted;
+        (state.routes, state.routes6) = (wanted, wanted6);
         Ok(())
     }
 
@@ -244,17 +242,17 @@ impl NodeNet {
         }
         if !gone.is_empty() {
             conntrack::delete_where(&mut state.rules, |entry| {
-                let server = SocketAddrV4::new(entry.reply.source, entry.reply.source_port);
+                let IpAddr::V4(server) = entry.reply.source else { return false };
                 entry.original.protocol == Protocol::Udp.number()
-                    && gone.contains(&server)
+                    && gone.contains(&SocketAddrV4::new(server, entry.reply.source_port))
                     && entry.original.destination != entry.reply.source
             })?;
         }
         Ok(())
     }
 
-    /// The address of a pod prepared or adopted.
-    pub fn address(&self, uid: &str) -> Option<Ipv4Addr> {
+    /// The addresses of a pod prepared or adopted.
+    pub fn address(&self, uid: &str) -> Option<PodAddresses> {
         self.shared.lock().pods.get(uid).map(|local| local.address)
     }
 
@@ -292,12 +290,31 @@ impl NodeNet {
     }
 }
 
+/// A pod has the same number in the node's blocks of both families.
+fn addresses(config: &NodeNetConfig, v4: Ipv4Addr) -> PodAddresses {
+    let number = config.v4.pod_cidr.index_of(v4);
+    let v6 = config.v6.as_ref().and_then(|v6| v6.pod_cidr.nth(number?));
+    PodAddresses { v4, v6 }
+}
+
+/// Every other node is behind the fabric, which knows it by its block.
+fn routes<A: Ip>(network: &Network<A>, uplink: u32, blocks: &[Net<A>]) -> Vec<Route<A>> {
+    let others = blocks.iter().filter(|block| **block != network.pod_cidr);
+    let (via, source) = (Some(network.gateway), Some(network.node_ip));
+    others.map(|block| Route { to: *block, link: uplink, via, source }).collect()
+}
+
+fn put_routes<A: Ip>(batch: &mut Batch, is: &[Route<A>], wanted: &[Route<A>]) {
+    is.iter().filter(|route| !wanted.contains(route)).for_each(|route| route::delete_route(batch, *route));
+    wanted.iter().filter(|route| !is.contains(route)).for_each(|route| route::replace_route(batch, *route));
+}
+
 fn survivors(
     socket: &mut Socket,
     pool: &mut Pool,
     block: Ipv4Net,
 ) -> Result<BTreeMap<String, Survivor>, NetError> {
-    let routes = route::routes(socket)?;
+    let routes = route::routes::<Ipv4Addr>(socket)?;
     let mut survivors = BTreeMap::new();
     for link in route::links(socket)?.into_iter().filter(|link| link.name.starts_with(POD_LINK)) {
         let route = routes

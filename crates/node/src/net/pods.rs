@@ -1,12 +1,12 @@
 //! What the agent says about its node and its pods, and what it is told.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kernel::netlink::NetlinkError;
 use kernel::nft::CommitError;
-use kernel::route::Ipv4Net;
 use kernel::route::netns::SysctlError;
+use kernel::route::{Ipv4Net, Net};
 use policy::network_policy::PodRecord;
 use rustix::io::Errno;
 
@@ -15,18 +15,40 @@ pub use policy::network_policy::ir::Protocol;
 /// What the agent knows of its node and cluster.
 pub struct NodeNetConfig {
     pub node_name: String,
-    pub node_ip: Ipv4Addr,
-    /// The fabric: next hop of the routes to other nodes.
-    pub gateway: Ipv4Addr,
-    /// This node's own block.
-    pub pod_cidr: Ipv4Net,
-    /// The pods of all nodes.
-    pub cluster_cidr: Ipv4Net,
-    pub node_cidr: Ipv4Net,
-    pub service_cidr: Ipv4Net,
+    pub v4: Network<Ipv4Addr>,
+    /// None: the cluster has no IPv6, and so its pods have none at all.
+    pub v6: Option<Network<Ipv6Addr>>,
     pub mtu: u32,
     /// Called from the listener's thread; must not block.
     pub on_event: Box<dyn Fn(NetEvent) + Send + Sync>,
+}
+
+/// A node's place in the cluster's network of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network<A> {
+    pub node_ip: A,
+    /// The fabric: next hop of the routes to other nodes.
+    pub gateway: A,
+    /// This node's own block.
+    pub pod_cidr: Net<A>,
+    /// The pods of all nodes.
+    pub cluster_cidr: Net<A>,
+    pub node_cidr: Net<A>,
+    pub service_cidr: Net<A>,
+}
+
+/// The addresses of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodAddresses {
+    pub v4: Ipv4Addr,
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl PodAddresses {
+    /// IPv4 first: the cluster's primary family.
+    pub fn all(&self) -> Vec<IpAddr> {
+        [IpAddr::V4(self.v4)].into_iter().chain(self.v6.map(IpAddr::V6)).collect()
+    }
 }
 
 /// What the agent should publish as an Event of its node.
@@ -53,8 +75,8 @@ pub struct PodNet {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// None for every address of the node (`0.0.0.0` and absent).
-    pub host_ip: Option<Ipv4Addr>,
+    /// None for every address of the node; `0.0.0.0` or `::` for every one of that family.
+    pub host_ip: Option<IpAddr>,
     pub protocol: Protocol,
     pub host_port: u16,
     pub container_port: u16,
@@ -98,13 +120,24 @@ pub enum NetError {
 impl HostPort {
     /// As a user would say it: `TCP 10.88.0.2:9000`.
     pub(super) fn describe(&self) -> String {
-        let address = self.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        format!("{} {address}:{}", self.protocol.name(), self.host_port)
+        let address = self.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        format!("{} {}", self.protocol.name(), SocketAddr::new(address, self.host_port))
+    }
+
+    /// Whether a connection could be meant for both.
+    pub(super) fn collides(&self, other: &HostPort) -> bool {
+        let same_address = match (self.host_ip, other.host_ip) {
+            (Some(a), Some(b)) => {
+                a == b || a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
+            }
+            _ => true,
+        };
+        self.protocol == other.protocol && self.host_port == other.host_port && same_address
     }
 }
 
 impl PodNet {
-    pub(super) fn record(&self, address: Ipv4Addr) -> PodRecord {
+    pub(super) fn record(&self, addresses: PodAddresses) -> PodRecord {
         let mut named_ports = BTreeMap::new();
         for port in &self.named_ports {
             // The first one counts, as Kubernetes resolves a name that two containers use.
@@ -116,7 +149,7 @@ impl PodNet {
             name: self.name.clone(),
             labels: self.labels.clone(),
             local: true,
-            addresses: vec![IpAddr::V4(address)],
+            addresses: addresses.all(),
             named_ports,
             // This node gave the address to this pod: whoever else is still said to have it had it earlier.
             created: YOUNGEST.to_string(),

@@ -2,25 +2,27 @@
 //! differences written without reading, and the whole read back where the kernel may hold something else.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use kernel::conntrack;
 use kernel::netlink::{Batch, NetlinkError, Socket};
 use kernel::nft::{self, CommitError, Table, Transaction};
 use kernel::route::netns::{self, SysctlError};
-use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
+use kernel::route::{self, Mac, Route, VethEnd};
 use policy::network_policy::Compiler;
 use policy::network_policy::ir::{Change, Protocol};
 
-use super::fabric::{LINK_PATIENCE, mac_of, no_ipv6};
-use super::pods::{NetError, NodeNetConfig, PodNet};
+use super::fabric::{LINK_PATIENCE, mac_of};
+use super::family::{self, Role, set_ipv6};
+use super::pods::{NetError, NodeNetConfig, PodAddresses, PodNet};
 use super::pool::Pool;
 use super::services::{self, ServicePort};
 use super::table::{self, POD_LINK, TABLE};
 
 /// Next hop of a pod: no address of anyone, only the key of a permanent neighbour.
 const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const POD_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The node's end of every pod link.
 const NODE_END: Mac = Mac([0x0a, 0xcf, 0, 0, 0, 2]);
 
@@ -36,7 +38,8 @@ pub(super) struct State {
     pub(super) leaving: BTreeMap<u32, Ipv4Addr>,
     /// Links of an earlier agent that no pod has been adopted for yet, by uid.
     pub(super) survivors: BTreeMap<String, Survivor>,
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<Route<Ipv4Addr>>,
+    pub(super) routes6: Vec<Route<Ipv6Addr>>,
     /// None: not known yet. What an earlier agent wrote stays until it is.
     pub(super) services: Option<Vec<ServicePort>>,
     pub(super) uplink: u32,
@@ -48,7 +51,7 @@ pub(super) struct State {
 
 pub(super) struct LocalPod {
     pub(super) pod: PodNet,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: PodAddresses,
     pub(super) link: u32,
     /// The link is gone, with the pod's namespace.
     pub(super) gone: bool,
@@ -75,14 +78,7 @@ impl State {
     pub(super) fn check_host_ports(&self, pod: &PodNet) -> Result<(), NetError> {
         for asked in &pod.host_ports {
             for other in self.pods.values() {
-                let same = |port: &&super::HostPort| {
-                    port.protocol == asked.protocol
-                        && port.host_port == asked.host_port
-                        && (port.host_ip == asked.host_ip
-                            || port.host_ip.is_none()
-                            || asked.host_ip.is_none())
-                };
-                if let Some(port) = other.pod.host_ports.iter().find(same) {
+                if let Some(port) = other.pod.host_ports.iter().find(|port| port.collides(asked)) {
                     let user = format!("{}/{}", other.pod.namespace, other.pod.name);
                     return Err(NetError::HostPortInUse(port.describe(), user));
                 }
@@ -96,11 +92,11 @@ impl State {
         config: &NodeNetConfig,
         pod: PodNet,
         name: &str,
-        address: Ipv4Addr,
+        address: PodAddresses,
         netns: &OwnedFd,
         inside: &mut Socket,
     ) -> Result<(), NetError> {
-        let mac = mac_of(address);
+        let mac = mac_of(address.v4);
         let mut batch = Batch::new();
         route::add_veth(
             &mut batch,
@@ -129,25 +125,24 @@ impl State {
         let mut batch = Batch::new();
         route::set_up(&mut batch, link);
         route::set_alias(&mut batch, link, &uid);
-        route::replace_neighbour(&mut batch, link, address, mac);
-        let to = Ipv4Net::new(address, 32);
-        route::replace_route(&mut batch, Route { to, link, via: None, source: Some(config.node_ip) });
+        family::branch(&mut batch, link, address.v4, mac, config.v4.node_ip);
+        if let (Some(address), Some(network)) = (address.v6, &config.v6) {
+            family::branch(&mut batch, link, address, mac, network.node_ip);
+        }
         self.route.request(&batch)?;
 
+        let role = address.v6.map(|_| Role::Host);
         let sysctls: Result<(), SysctlError> =
-            netns::run_in(netns.as_fd(), no_ipv6).map_err(NetError::Enter)?;
+            netns::run_in(netns.as_fd(), || set_ipv6(role, &["eth0"])).map_err(NetError::Enter)?;
         sysctls?;
         let (lo, eth0) = (index_of(inside, "lo")?, index_of(inside, "eth0")?);
         let mut batch = Batch::new();
         route::set_up(&mut batch, lo);
-        route::add_address(&mut batch, eth0, address, 32);
         route::set_up(&mut batch, eth0);
-        route::replace_neighbour(&mut batch, eth0, POD_GATEWAY, NODE_END);
-        let to = Ipv4Net::new(POD_GATEWAY, 32);
-        route::replace_route(&mut batch, Route { to, link: eth0, via: None, source: Some(address) });
-        let to = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0);
-        let via = Some(POD_GATEWAY);
-        route::replace_route(&mut batch, Route { to, link: eth0, via, source: Some(address) });
+        family::leaf(&mut batch, eth0, address.v4, POD_GATEWAY, NODE_END);
+        if let Some(address) = address.v6 {
+            family::leaf(&mut batch, eth0, address, POD_GATEWAY6, NODE_END);
+        }
         inside.request(&batch)?;
         // Both ends are up now; without this the first packets of and to the pod may be lost.
         for (socket, link) in [(&mut self.route, link), (inside, eth0)] {
@@ -176,7 +171,7 @@ impl State {
         config: &NodeNetConfig,
         uid: &str,
         name: &str,
-        address: Ipv4Addr,
+        address: PodAddresses,
     ) -> Result<(), NetError> {
         let local = self.pods.remove(uid);
         let changes = self.compiler.remove_pod(uid);
@@ -186,7 +181,7 @@ impl State {
         let mut batch = Batch::new();
         route::delete_link(&mut batch, name);
         kernel::netlink::ignore_missing(self.route.request(&batch))?;
-        self.pool.release(address);
+        self.pool.release(address.v4);
         Ok(())
     }
 
@@ -289,7 +284,7 @@ impl State {
         let mut wanted = table::skeleton(config);
         for local in self.pods.values() {
             for (set, key, data) in table::pod_elements(local.link, local.address, &local.pod.host_ports) {
-                if let Some(set) = wanted.sets.get_mut(set) {
+                if let Some(set) = wanted.sets.get_mut(&set) {
                     set.elements.insert((key, false), data);
                 }
             }
@@ -331,8 +326,8 @@ fn put(transaction: &mut Transaction, changes: &[Change], pods: &[Pod<'_>]) {
         let (Pod::Comes(local) | Pod::Goes(local)) = pod;
         for (set, key, data) in table::pod_elements(local.link, local.address, &local.pod.host_ports) {
             match pod {
-                Pod::Comes(_) => transaction.add_elements(set, [(key.as_slice(), false, &data)]),
-                Pod::Goes(_) => transaction.delete_elements(set, [(key.as_slice(), false)]),
+                Pod::Comes(_) => transaction.add_elements(&set, [(key.as_slice(), false, &data)]),
+                Pod::Goes(_) => transaction.delete_elements(&set, [(key.as_slice(), false)]),
             }
         }
     }

@@ -1,17 +1,17 @@
 //! The node's table `inet cofferdam`: the base chains, which never change while an agent runs, and the chains, sets
 //! and verdicts that `policy::network_policy` asks for, in nf_tables' terms.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kernel::nft::{
     Base, Chain, ChainKind, Data, DataType, Direction, Elements, Hook, Rule, Set, SetType, Table,
     Transaction, Verdict, interval_elements,
 };
-use kernel::route::Ipv4Net;
+use kernel::route::{Ip, Ipv4Net, Net};
 use policy::network_policy::ir::{self, Change, Element, Family, PeerMatch, PortMatch, SetKind};
 
 use super::exprs::*;
-use super::pods::{HostPort, NodeNetConfig};
+use super::pods::{HostPort, Network, NodeNetConfig, PodAddresses};
 use super::services::{self, ServicePort};
 
 /// The table's name.
@@ -21,26 +21,92 @@ pub const POD_LINK: &str = "cfp";
 /// The node's link to the fabric.
 pub const UPLINK: &str = "eth0";
 
+// Sets that each family has for itself; IPv6's have a 6 behind the name (see `of_family`).
+
 /// (link, address) that may send.
-pub const OWN: &str = "own";
+const OWN: &str = "own";
 /// Pod addresses that may receive: their rules are in.
-pub const READY: &str = "ready";
+const READY: &str = "ready";
 /// (address, address) of each pod: what it sends to itself through the node.
-pub const HAIRPIN: &str = "hairpin";
+const HAIRPIN: &str = "hairpin";
 /// (protocol, port) of every address of the node → pod address and port.
-pub const HOST_PORTS: &str = "hostports";
+const HOST_PORTS: &str = "hostports";
 /// (node address, protocol, port) → pod address and port.
-pub const HOST_PORTS_BY_IP: &str = "hostports-ip";
+const HOST_PORTS_BY_IP: &str = "hostports-ip";
+/// The cluster's pods and nodes.
 const CLUSTER: &str = "cluster";
+
 const LOOPBACK: Ipv4Net = Ipv4Net::new(Ipv4Addr::new(127, 0, 0, 0), 8);
+
+/// The name of a set that holds addresses of this family.
+pub(super) fn of_family<A: Ip>(name: &str) -> String {
+    if A::BITS == 32 { name.to_string() } else { format!("{name}6") }
+}
+
+/// What a function says of IPv4, then what it says of IPv6 where the cluster has it.
+macro_rules! both {
+    ($config:expr, $rules:ident) => {{
+        let mut rules: Vec<Rule> = $rules(&$config.v4);
+        rules.extend($config.v6.iter().flat_map($rules));
+        rules
+    }};
+}
 
 /// The table of a node without pods and policies.
 pub fn skeleton(config: &NodeNetConfig) -> Table {
     let mut table = Table::default();
-    let mut set = |name: &str, of: SetType, elements: Elements| {
-        table.sets.insert(name.to_string(), Set { of, elements });
+    add_sets(&mut table, &config.v4);
+    if let Some(v6) = &config.v6 {
+        add_sets(&mut table, v6);
+    }
+    let mut chain = |name: &str, kind, hook, priority, rules| {
+        let base = Some(Base { kind, hook, priority, drop: false });
+        table.chains.insert(name.to_string(), Chain { base, rules });
     };
-    let address = DataType::Ipv4Addr;
+    let mut raw = both!(config, own_addresses_only);
+    if config.v6.is_none() {
+        raw.push(rule([iifname_prefix(POD_LINK), family::<Ipv6Addr>(), drop()]));
+    }
+    raw.extend([
+        // Pods' links have route_localnet, so that the node's 127.0.0.1 reaches host ports. Without these two, pods and
+        // neighbours would reach what listens on the node's loopback (CVE-2020-8558). IPv6 has no such way to ::1.
+        rule([iifname_not("lo"), daddr_in(LOOPBACK), drop()]),
+        rule([iifname_not("lo"), saddr_in(LOOPBACK), drop()]),
+    ]);
+    raw.extend(both!(config, ours_are_not_outside));
+    chain("raw", ChainKind::Filter, Hook::Prerouting, -300, raw);
+
+    chain("prerouting", ChainKind::Nat, Hook::Prerouting, -100, both!(config, translations));
+    chain("output", ChainKind::Nat, Hook::Output, -100, both!(config, translations));
+
+    // What conntrack does not know has no tuple to be judged by.
+    let mut forward = vec![rule([ct_state(INVALID | UNTRACKED), drop()])];
+    forward.extend(both!(config, only_ready));
+    // Among them ICMPv6's "packet too big", without which no large packet gets through.
+    forward.push(rule([ct_state(RELATED), accept()]));
+    forward.extend(both!(config, verdicts));
+    forward.extend(both!(config, no_endpoints));
+    chain("forward", ChainKind::Filter, Hook::Forward, 0, forward);
+
+    // A pod's egress rules hold towards its own node too. What its node began has the node as its client. Neighbour
+    // discovery is untracked: the node needs none of a pod's.
+    let mut input = vec![rule([iifname_prefix(POD_LINK), ct_state(INVALID | UNTRACKED), drop()])];
+    input.extend(both!(config, egress_to_node));
+    chain("input", ChainKind::Filter, Hook::Input, 0, input);
+
+    let mut postrouting = vec![rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.v4.node_ip)])];
+    postrouting.extend(both!(config, sources));
+    chain("postrouting", ChainKind::Nat, Hook::Postrouting, 100, postrouting);
+    chain("local-out", ChainKind::Filter, Hook::Output, 0, both!(config, no_endpoints));
+    add_services(&mut table, &[]);
+    table
+}
+
+fn add_sets<A: Ip>(table: &mut Table, network: &Network<A>) {
+    let mut set = |name: &str, of: SetType, elements: Elements| {
+        table.sets.insert(of_family::<A>(name), Set { of, elements });
+    };
+    let address = DataType::address::<A>();
     let target = [address, DataType::InetService];
     set(OWN, SetType::set(&[DataType::IfaceIndex, address]), Elements::new());
     set(READY, SetType::set(&[address]), Elements::new());
@@ -48,125 +114,121 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
     set(HOST_PORTS, SetType::map(&[DataType::InetProto, DataType::InetService], &target), Elements::new());
     let by_ip = [address, DataType::InetProto, DataType::InetService];
     set(HOST_PORTS_BY_IP, SetType::map(&by_ip, &target), Elements::new());
-    set(map_name(ir::Direction::Egress), SetType::verdict_map(&[address]), Elements::new());
-    set(map_name(ir::Direction::Ingress), SetType::verdict_map(&[address]), Elements::new());
-    let ranges = [config.cluster_cidr, config.node_cidr].map(|range| (range.network(), range.last()));
+    set(base_name(ir::Direction::Egress), SetType::verdict_map(&[address]), Elements::new());
+    set(base_name(ir::Direction::Ingress), SetType::verdict_map(&[address]), Elements::new());
+    let ranges = [network.cluster_cidr, network.node_cidr].map(|range| (range.network(), range.last()));
     set(CLUSTER, SetType::intervals(address), interval_elements(ranges));
-
-    let mut chain = |name: &str, kind, hook, priority, rules| {
-        let base = Some(Base { kind, hook, priority, drop: false });
-        table.chains.insert(name.to_string(), Chain { base, rules });
-    };
-    chain(
-        "raw",
-        ChainKind::Filter,
-        Hook::Prerouting,
-        -300,
-        vec![
-            // A pod with NET_ADMIN can give itself any address: it sends with the one we gave it or not at all.
-            rule([iifname_prefix(POD_LINK), iif_saddr_not_in_set(OWN), drop()]),
-            rule([iifname_prefix(POD_LINK), not_ipv4(), drop()]),
-            // Pods' links have route_localnet, so that the node's 127.0.0.1 reaches host ports. Without these two, pods and
-            // neighbours would reach what listens on the node's loopback (CVE-2020-8558).
-            rule([iifname_not("lo"), daddr_in(LOOPBACK), drop()]),
-            rule([iifname_not("lo"), saddr_in(LOOPBACK), drop()]),
-            // Our pods are behind their links, not behind the fabric.
-            rule([iifname(UPLINK), saddr_in(config.pod_cidr), drop()]),
-        ],
-    );
-    let translations = || {
-        vec![
-            rule([vmap_by_address_and_port(services::SERVICES)]),
-            rule([dnat_by_address_and_port(HOST_PORTS_BY_IP)]),
-            rule([daddr_is_local(), dnat_by_port(HOST_PORTS)]),
-            rule([daddr_is_local(), vmap_by_port(services::NODE_PORTS)]),
-        ]
-    };
-    chain("prerouting", ChainKind::Nat, Hook::Prerouting, -100, translations());
-    chain("output", ChainKind::Nat, Hook::Output, -100, translations());
-    chain(
-        "forward",
-        ChainKind::Filter,
-        Hook::Forward,
-        0,
-        vec![
-            // What conntrack does not know has no tuple to be judged by.
-            rule([ct_state(INVALID | UNTRACKED), drop()]),
-            rule([daddr_in(config.pod_cidr), daddr_not_in_set(READY), drop()]),
-            rule([ct_state(RELATED), accept()]),
-            rule([tuple_in_set(HAIRPIN), accept()]),
-            rule([tuple_vmap(Direction::Original, map_name(ir::Direction::Egress))]),
-            rule([tuple_vmap(Direction::Reply, map_name(ir::Direction::Ingress))]),
-            // A Service's address that was not translated has no endpoints.
-            rule([daddr_in(config.service_cidr), reject(PORT_UNREACHABLE)]),
-        ],
-    );
-    chain(
-        "input",
-        ChainKind::Filter,
-        Hook::Input,
-        0,
-        vec![
-            // A pod's egress rules hold towards its own node too. What its node began has the node as its client.
-            rule([iifname_prefix(POD_LINK), ct_state(INVALID | UNTRACKED), drop()]),
-            rule([
-                iifname_prefix(POD_LINK),
-                tuple_vmap(Direction::Original, map_name(ir::Direction::Egress)),
-            ]),
-        ],
-    );
-    chain(
-        "postrouting",
-        ChainKind::Nat,
-        Hook::Postrouting,
-        100,
-        vec![
-            // A pod drops packets that come from its own address.
-            rule([saddr_daddr_in_set(HAIRPIN), snat(config.node_ip)]),
-            rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.node_ip)]),
-            rule([saddr_in(config.pod_cidr), daddr_not_in_set(CLUSTER), snat(config.node_ip)]),
-            // Through this node to another's pod: the answer must come back through here.
-            rule([iifname(UPLINK), oifname(UPLINK), ct_status_dnat(), snat(config.node_ip)]),
-        ],
-    );
-    chain(
-        "local-out",
-        ChainKind::Filter,
-        Hook::Output,
-        0,
-        vec![rule([daddr_in(config.service_cidr), reject(PORT_UNREACHABLE)])],
-    );
-    add_services(&mut table, &[]);
-    table
+    if A::BITS == 128 {
+        set(services::SERVICES, SetType::verdict_map(&by_ip), Elements::new());
+        let by_port = [DataType::InetProto, DataType::InetService];
+        set(services::NODE_PORTS, SetType::verdict_map(&by_port), Elements::new());
+    }
 }
 
-fn map_name(direction: ir::Direction) -> &'static str {
+/// A pod with NET_ADMIN can give itself any address: it sends with the one we gave it or not at all. In IPv6 that drops
+/// router advertisements and neighbour discovery from link-local addresses too.
+fn own_addresses_only<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+    vec![rule([iifname_prefix(POD_LINK), iif_saddr_not_in_set::<A>(&of_family::<A>(OWN)), drop()])]
+}
+
+/// Our pods are behind their links, not behind the fabric.
+fn ours_are_not_outside<A: Ip>(network: &Network<A>) -> Vec<Rule> {
+    let mut rules = vec![rule([iifname(UPLINK), saddr_in(network.pod_cidr), drop()])];
+    if A::BITS == 128 {
+        // The kernel itself drops what comes with the node's own address, but in IPv4 only.
+        rules.push(rule([iifname(UPLINK), saddr_is(network.node_ip), drop()]));
+    }
+    rules
+}
+
+fn translations<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+    let name = of_family::<A>;
+    let by_port = [dnat_by_port::<A>(&name(HOST_PORTS)), vmap_by_port::<A>(&name(services::NODE_PORTS))];
+    let mut rules = vec![
+        rule([vmap_by_address_and_port::<A>(&name(services::SERVICES))]),
+        rule([dnat_by_address_and_port::<A>(&name(HOST_PORTS_BY_IP))]),
+    ];
+    rules.extend(by_port.map(|translate| rule([family::<A>(), daddr_is_local(), translate])));
+    rules
+}
+
+fn only_ready<A: Ip>(network: &Network<A>) -> Vec<Rule> {
+    vec![rule([daddr_in(network.pod_cidr), daddr_not_in_set::<A>(&of_family::<A>(READY)), drop()])]
+}
+
+fn verdicts<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+    vec![
+        rule([tuple_in_set::<A>(&of_family::<A>(HAIRPIN)), accept()]),
+        rule([tuple_vmap::<A>(Direction::Original, &map_name::<A>(ir::Direction::Egress))]),
+        rule([tuple_vmap::<A>(Direction::Reply, &map_name::<A>(ir::Direction::Ingress))]),
+    ]
+}
+
+fn egress_to_node<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+    vec![rule([
+        iifname_prefix(POD_LINK),
+        tuple_vmap::<A>(Direction::Original, &map_name::<A>(ir::Direction::Egress)),
+    ])]
+}
+
+/// A Service's address that was not translated has no endpoints.
+fn no_endpoints<A: Ip>(network: &Network<A>) -> Vec<Rule> {
+    vec![rule([daddr_in(network.service_cidr), reject::<A>(Unreachable::Port)])]
+}
+
+/// As whom the others see a packet.
+fn sources<A: Ip>(network: &Network<A>) -> Vec<Rule> {
+    let outside = daddr_not_in_set::<A>(&of_family::<A>(CLUSTER));
+    vec![
+        // A pod drops packets that come from its own address.
+        rule([saddr_daddr_in_set::<A>(&of_family::<A>(HAIRPIN)), snat(network.node_ip)]),
+        rule([saddr_in(network.pod_cidr), outside, snat(network.node_ip)]),
+        // Through this node to another's pod: the answer must come back through here.
+        rule([family::<A>(), iifname(UPLINK), oifname(UPLINK), ct_status_dnat(), snat(network.node_ip)]),
+    ]
+}
+
+fn base_name(direction: ir::Direction) -> &'static str {
     match direction {
         ir::Direction::Egress => "egress",
         ir::Direction::Ingress => "ingress",
     }
 }
 
-/// The elements that a pod with that link and address brings: (set, key, data).
-pub fn pod_elements(link: u32, address: Ipv4Addr, ports: &[HostPort]) -> Vec<(&'static str, Vec<u8>, Data)> {
-    let ip = address.octets();
-    let mut own = link.to_ne_bytes().to_vec();
-    own.extend(ip);
+fn map_name<A: Ip>(direction: ir::Direction) -> String {
+    of_family::<A>(base_name(direction))
+}
+
+/// The elements that a pod with that link and these addresses brings: (set, key, data).
+pub fn pod_elements(link: u32, pod: PodAddresses, ports: &[HostPort]) -> Vec<(String, Vec<u8>, Data)> {
+    let mut elements = elements_of(link, pod.v4, ports);
+    elements.extend(pod.v6.into_iter().flat_map(|v6| elements_of(link, v6, ports)));
+    elements
+}
+
+fn elements_of<A: Ip>(link: u32, address: A, ports: &[HostPort]) -> Vec<(String, Vec<u8>, Data)> {
+    let name = of_family::<A>;
+    let ip = address.bytes();
     let mut elements = vec![
-        (OWN, own, Data::Nothing),
-        (READY, ip.to_vec(), Data::Nothing),
-        (HAIRPIN, [ip, ip].concat(), Data::Nothing),
+        (name(OWN), [&link.to_ne_bytes()[..], &ip].concat(), Data::Nothing),
+        (name(READY), ip.clone(), Data::Nothing),
+        (name(HAIRPIN), [&ip[..], &ip].concat(), Data::Nothing),
     ];
     for port in ports {
-        let (set, mut key) = match port.host_ip {
+        let host = match port.host_ip.map(A::of) {
+            None => None,
+            Some(Some(host)) => Some(host).filter(|host| *host != A::UNSPECIFIED),
+            // Of the other family.
+            Some(None) => continue,
+        };
+        let (set, mut key) = match host {
             None => (HOST_PORTS, Vec::new()),
-            Some(host) => (HOST_PORTS_BY_IP, host.octets().to_vec()),
+            Some(host) => (HOST_PORTS_BY_IP, host.bytes()),
         };
         key.extend([port.protocol.number(), 0, 0, 0]);
         key.extend(port_part(port.host_port));
-        let mut target = ip.to_vec();
-        target.extend(port_part(port.container_port));
-        elements.push((set, key, Data::Value(target)));
+        let target = [&ip[..], &port_part(port.container_port)].concat();
+        elements.push((name(set), key, Data::Value(target)));
     }
     elements
 }
@@ -194,11 +256,11 @@ pub fn add_rule_set(table: &mut Table, rule_set: &ir::RuleSet) {
         table.chains.insert(name.to_string(), Chain { base: None, rules: chain_rules(chain) });
     }
     for direction in ir::Direction::ALL {
-        let verdicts = rule_set.map(direction).iter().filter_map(|(address, chain)| {
-            Some(((key(address)?, false), Data::Verdict(Verdict::Jump(chain.to_string()))))
-        });
-        if let Some(map) = table.sets.get_mut(map_name(direction)) {
-            map.elements.extend(verdicts);
+        for (address, chain) in rule_set.map(direction) {
+            let verdict = Data::Verdict(Verdict::Jump(chain.to_string()));
+            if let Some(map) = table.sets.get_mut(&map_of(direction, address)) {
+                map.elements.insert((octets(address), false), verdict);
+            }
         }
     }
 }
@@ -225,16 +287,20 @@ pub fn put_change(transaction: &mut Transaction, change: &Change) {
             chain_rules(chain).iter().for_each(|rule| transaction.add_rule(&name.0, rule));
         }
         Change::DeleteVerdicts { direction, addresses } => {
-            let keys: Vec<Vec<u8>> = addresses.iter().filter_map(key).collect();
-            transaction.delete_elements(map_name(*direction), keys.iter().map(|key| (key.as_slice(), false)));
+            for (map, addresses) in by_family(*direction, addresses, |address| address) {
+                let keys: Vec<Vec<u8>> = addresses.into_iter().map(octets).collect();
+                transaction.delete_elements(&map, keys.iter().map(|key| (key.as_slice(), false)));
+            }
         }
         Change::AddVerdicts { direction, verdicts } => {
-            let elements: Vec<(Vec<u8>, Data)> = verdicts
-                .iter()
-                .filter_map(|(a, chain)| Some((key(a)?, Data::Verdict(Verdict::Jump(chain.to_string())))))
-                .collect();
-            let elements = elements.iter().map(|(key, data)| (key.as_slice(), false, data));
-            transaction.add_elements(map_name(*direction), elements);
+            for (map, verdicts) in by_family(*direction, verdicts, |(address, _)| address) {
+                let elements: Vec<(Vec<u8>, Data)> = verdicts
+                    .into_iter()
+                    .map(|(a, chain)| (octets(a), Data::Verdict(Verdict::Jump(chain.to_string()))))
+                    .collect();
+                let elements = elements.iter().map(|(key, data)| (key.as_slice(), false, data));
+                transaction.add_elements(&map, elements);
+            }
         }
         Change::DeleteChain { name } => {
             transaction.flush_chain(&name.0);
@@ -244,12 +310,22 @@ pub fn put_change(transaction: &mut Transaction, change: &Change) {
     }
 }
 
-/// The verdict maps are IPv4's: a pod of a v4-only cluster has no other address.
-fn key(address: &IpAddr) -> Option<Vec<u8>> {
+/// The verdict map that has the address.
+fn map_of(direction: ir::Direction, address: &IpAddr) -> String {
     match address {
-        IpAddr::V4(v4) => Some(v4.octets().to_vec()),
-        IpAddr::V6(_) => None,
+        IpAddr::V4(_) => map_name::<Ipv4Addr>(direction),
+        IpAddr::V6(_) => map_name::<Ipv6Addr>(direction),
     }
+}
+
+/// The items for each of the two maps of a direction.
+fn by_family<T>(
+    direction: ir::Direction,
+    items: &[T],
+    address: impl Fn(&T) -> &IpAddr,
+) -> [(String, Vec<&T>); 2] {
+    let (v4, v6) = items.iter().partition(|item| address(item).is_ipv4());
+    [(map_name::<Ipv4Addr>(direction), v4), (map_name::<Ipv6Addr>(direction), v6)]
 }
 
 fn set_type(of: &ir::SetType) -> SetType {
@@ -266,7 +342,7 @@ fn set_type(of: &ir::SetType) -> SetType {
 
 fn elements<'a>(list: impl IntoIterator<Item = &'a Element>) -> Elements {
     let mut elements = Elements::new();
-    let mut blocks: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for element in list {
         match element {
             Element::Address(address) => {
@@ -277,20 +353,14 @@ fn elements<'a>(list: impl IntoIterator<Item = &'a Element>) -> Elements {
                 key.extend(port_part(*port));
                 elements.insert((key, false), Data::Nothing);
             }
-            Element::Cidr(cidr) => match cidr.range() {
-                (IpAddr::V4(first), IpAddr::V4(last)) => blocks.push((first, last)),
-                (first, last) => {
-                    elements.insert((octets(&first), false), Data::Nothing);
-                    if let IpAddr::V6(last) = last
-                        && let Some(end) = last.to_bits().checked_add(1)
-                    {
-                        elements.insert((end.to_be_bytes().to_vec(), true), Data::Nothing);
-                    }
-                }
+            Element::Cidr(cidr) => match cidr.network {
+                IpAddr::V4(network) => v4.push(Net::of(network, cidr.prefix)),
+                IpAddr::V6(network) => v6.push(Net::of(network, cidr.prefix)),
             },
         }
     }
-    elements.extend(interval_elements(blocks));
+    elements.extend(interval_elements(v4.iter().map(|block| (block.network(), block.last()))));
+    elements.extend(interval_elements(v6.iter().map(|block| (block.network(), block.last()))));
     elements
 }
 
@@ -317,13 +387,20 @@ fn allow_rules(direction: ir::Direction, asked: &ir::Rule) -> Vec<Rule> {
     };
     let peer = match &asked.peer {
         PeerMatch::Any => Vec::new(),
-        PeerMatch::Pods(set) | PeerMatch::Cidrs(set) => tuple_source_in_set(peer_is, false, &set.0),
+        PeerMatch::Pods(set) | PeerMatch::Cidrs(set) => match set.1 {
+            Family::V4 => tuple_source_in_set::<Ipv4Addr>(peer_is, &set.0),
+            Family::V6 => tuple_source_in_set::<Ipv6Addr>(peer_is, &set.0),
+        },
     };
     match &asked.port {
         PortMatch::Any => vec![rule([peer, allow()])],
         PortMatch::Protocol(protocol) => vec![rule([l4proto(protocol.number()), peer, allow()])],
         PortMatch::Named(protocol, set) => {
-            vec![rule([l4proto(protocol.number()), peer, server_and_port_in_set(false, &set.0), allow()])]
+            let server = match set.1 {
+                Family::V4 => server_and_port_in_set::<Ipv4Addr>(&set.0),
+                Family::V6 => server_and_port_in_set::<Ipv6Addr>(&set.0),
+            };
+            vec![rule([l4proto(protocol.number()), peer, server, allow()])]
         }
         PortMatch::Ranges(protocol, ranges) => ranges
             .iter()

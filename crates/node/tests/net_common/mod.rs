@@ -2,12 +2,12 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 
-use node::net::fabric::{Fabric, FabricConfig, NodeAddresses};
+use node::net::fabric::{Fabric, FabricConfig, NodeAddresses, Ranges};
 use node::net::{NetEvent, NodeNet, NodeNetConfig, PodNet};
 use policy::network_policy::{Event, PodRecord, Policy};
 use testkit::net::Netns;
@@ -30,14 +30,21 @@ pub struct Pod {
     pub netns: Netns,
     pub net: PodNet,
     pub ip: Ipv4Addr,
+    pub ip6: Option<Ipv6Addr>,
 }
 
-pub fn config(id: &str) -> FabricConfig {
+/// Which families a cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    Ipv4,
+    Dual,
+}
+
+pub fn config(id: &str, families: Families) -> FabricConfig {
     FabricConfig {
         cluster_id: id.to_string(),
-        node_cidr: "10.88.0.0/24".parse().unwrap(),
-        pod_cidr: "10.244.0.0/16".parse().unwrap(),
-        service_cidr: "10.96.0.0/16".parse().unwrap(),
+        v4: Ranges::<Ipv4Addr>::DEFAULT,
+        v6: (families == Families::Dual).then_some(Ranges::<Ipv6Addr>::DEFAULT),
     }
 }
 
@@ -53,13 +60,22 @@ pub fn machine() -> Netns {
 
 impl Cluster {
     pub fn new(nodes: u32) -> Cluster {
+        Cluster::with(nodes, Families::Ipv4)
+    }
+
+    pub fn dual(nodes: u32) -> Cluster {
+        Cluster::with(nodes, Families::Dual)
+    }
+
+    fn with(nodes: u32, families: Families) -> Cluster {
         let machine = machine();
-        let fabric = machine.run(|| Fabric::create(config("t"))).unwrap();
+        let fabric = machine.run(|| Fabric::create(config("t", families))).unwrap();
         let nodes = (1..=nodes).map(|index| Node::new(&fabric, index)).collect();
         let cluster = Cluster { machine, fabric, nodes };
-        let all: Vec<_> = cluster.nodes.iter().map(|n| (n.addresses.pod_cidr, n.addresses.node_ip)).collect();
+        let v4: Vec<_> = cluster.nodes.iter().map(|n| n.addresses.v4.pod_cidr).collect();
+        let v6: Vec<_> = cluster.nodes.iter().filter_map(|n| Some(n.addresses.v6?.pod_cidr)).collect();
         for node in &cluster.nodes {
-            node.net.set_routes(&all).unwrap();
+            node.net.set_routes(&v4, &v6).unwrap();
             node.net.adopted().unwrap();
             node.net.apply(Vec::new()).unwrap();
         }
@@ -72,7 +88,7 @@ impl Cluster {
             let events = events.iter().cloned().map(|event| match event {
                 Event::UpsertPod(mut record) => {
                     let mine = record.addresses.iter().any(|a| match a {
-                        IpAddr::V4(a) => self.nodes[index].addresses.pod_cidr.contains(*a),
+                        IpAddr::V4(a) => self.nodes[index].addresses.v4.pod_cidr.contains(*a),
                         IpAddr::V6(_) => false,
                     });
                     record.local = mine;
@@ -102,8 +118,8 @@ impl Node {
 
     pub fn pod(&self, net: PodNet) -> Pod {
         let netns = Netns::new().unwrap();
-        let ip = self.net.prepare(net.clone(), &netns.fd, netns.route_fd().unwrap()).unwrap();
-        Pod { netns, net, ip }
+        let given = self.net.prepare(net.clone(), &netns.fd, netns.route_fd().unwrap()).unwrap();
+        Pod { netns, net, ip: given.v4, ip6: given.v6 }
     }
 
     /// What `nft list ruleset` prints inside of the node.
@@ -114,15 +130,10 @@ impl Node {
 
 pub fn start(netns: &Netns, addresses: &NodeAddresses) -> (NodeNet, Receiver<NetEvent>) {
     let (sender, events) = mpsc::channel();
-    let ranges = config("t");
     let config = NodeNetConfig {
         node_name: "node".to_string(),
-        node_ip: addresses.node_ip,
-        gateway: addresses.gateway,
-        pod_cidr: addresses.pod_cidr,
-        cluster_cidr: ranges.pod_cidr,
-        node_cidr: ranges.node_cidr,
-        service_cidr: ranges.service_cidr,
+        v4: addresses.v4,
+        v6: addresses.v6,
         mtu: addresses.mtu,
         on_event: Box::new(move |event| drop(sender.send(event))),
     };
@@ -130,6 +141,11 @@ pub fn start(netns: &Netns, addresses: &NodeAddresses) -> (NodeNet, Receiver<Net
 }
 
 impl Pod {
+    /// In the order of its status.
+    pub fn ips(&self) -> Vec<IpAddr> {
+        [IpAddr::V4(self.ip)].into_iter().chain(self.ip6.map(IpAddr::V6)).collect()
+    }
+
     pub fn record(&self) -> PodRecord {
         PodRecord {
             uid: self.net.uid.clone(),
@@ -137,7 +153,7 @@ impl Pod {
             name: self.net.name.clone(),
             labels: self.net.labels.clone(),
             local: false,
-            addresses: vec![IpAddr::V4(self.ip)],
+            addresses: self.ips(),
             named_ports: self
                 .net
                 .named_ports
@@ -150,6 +166,16 @@ impl Pod {
 
     pub fn at(&self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.ip, port)
+    }
+
+    /// Of a pod of a dual-stack cluster.
+    pub fn at6(&self, port: u16) -> SocketAddrV6 {
+        SocketAddrV6::new(self.ip6.unwrap(), port, 0, 0)
+    }
+
+    /// In each family it has.
+    pub fn each(&self, port: u16) -> Vec<SocketAddr> {
+        self.ips().into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
     }
 }
 

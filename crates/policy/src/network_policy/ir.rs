@@ -22,8 +22,17 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 /// The name of a set: `pods-`, `cidr-` or `port-` and 32 hexadecimal digits. At most 37 bytes; nf_tables allows 255.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct SetName(pub String);
+/// Beside it the family of the set's addresses, which is in what is hashed: a rule that looks the set up matches no
+/// packet of the other family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetName(pub String, pub Family);
+
+/// The text alone.
+impl Serialize for SetName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 /// The name of a chain: `egress-` or `ingress-` and 32 hexadecimal digits. At most 40 bytes; nf_tables allows 127.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -87,8 +96,7 @@ impl Protocol {
     }
 }
 
-/// The address family of a set. A pod of a v4-only cluster has no IPv6 at all; v6 is here so that names and types
-/// need not change.
+/// The address family of a set. A pod of a v4-only cluster has no IPv6 at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Family {
     V4,

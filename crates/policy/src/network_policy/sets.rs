@@ -36,7 +36,7 @@ impl SetKey {
             SetKey::Cidrs { .. } => "cidr",
             SetKey::NamedPort { .. } => "port",
         };
-        SetName(format!("{prefix}-{}", hash(self)))
+        SetName(format!("{prefix}-{}", hash(self)), self.set_type().family)
     }
 
     /// What a pod brings into this set; `labels` are those of its namespace, if that is known.

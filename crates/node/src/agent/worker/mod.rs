@@ -235,7 +235,7 @@ fn first_record(ctx: &Context, pod: &Pod) -> PodRecord {
     let reported = pod.status.clone().unwrap_or_default();
     PodRecord {
         started_at: Some(reported.start_time.as_ref().map_or_else(Timestamp::now, |time| time.0)),
-        host_ips: vec![ctx.config.ip.to_string()],
+        host_ips: ctx.config.ips(),
         reported,
         ..Default::default()
     }
