@@ -142,7 +142,7 @@ fn pods_reach_the_api_server_and_nothing_else_of_the_fabric() {
         std::net::SocketAddr::V4(address) => address,
         other => panic!("{other}"),
     };
-    assert_eq!(*api.ip(), cluster.nodes[0].addresses.gateway);
+    assert_eq!(*api.ip(), cluster.nodes[0].addresses.v4.gateway);
     // Something else listens there, which is nobody's business.
     let other = SocketAddrV4::new(*api.ip(), 7000);
     let _other =
@@ -160,7 +160,7 @@ fn pods_reach_the_api_server_and_nothing_else_of_the_fabric() {
     let pod = cluster.pod(1, pod("foo", "a", &[]));
     let cluster_ip = SocketAddrV4::new(service.cluster_ip, 443);
     for (from, address) in
-        [(&pod.netns, pod.ip), (&cluster.nodes[1].netns, cluster.nodes[1].addresses.node_ip)]
+        [(&pod.netns, pod.ip), (&cluster.nodes[1].netns, cluster.nodes[1].addresses.v4.node_ip)]
     {
         for to in [cluster_ip, api] {
             let stream = from.connect(to, PATIENCE).unwrap_or_else(|e| panic!("{address} to {to}: {e}"));
