@@ -38,6 +38,44 @@ fn down_leaves_nothing_behind_also_after_everything_was_killed() {
     assert!(!cluster.data.exists(), "the data directory is still there");
 }
 
+#[test]
+fn up_in_the_foreground_stays_until_a_signal_and_ends_in_order() {
+    if skipped("up_in_the_foreground_stays_until_a_signal_and_ends_in_order", false) {
+        return;
+    }
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+    let cluster = Cluster::empty();
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "Ctrl-C")] {
+        let mut up = Command::new(env!("CARGO_BIN_EXE_cofferdam"))
+            .arg("--data-dir")
+            .arg(&cluster.data)
+            .args(["up", "--foreground"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("run cofferdam");
+        let mut lines = BufReader::new(up.stdout.take().expect("its output")).lines();
+        let first = lines.next().expect("a line").expect("a line");
+        assert!(first.contains("Ready"), "{first}");
+        let id = id(&cluster);
+        assert!(cluster.run(&["status"]).status.success(), "{name}: it runs");
+        assert_eq!(up.try_wait().expect("wait"), None, "{name}: it stays");
+        let pid = Pid::from_raw(i32::try_from(up.id()).expect("a pid")).expect("a pid");
+        kill_process(pid, signal).expect("kill");
+        assert!(up.wait().expect("wait").success(), "{name}{}", cluster.logs());
+        assert_eq!(traces(&id), Default::default(), "{name}");
+        for role in ["supervisor", "control", "agent", "node-init"] {
+            assert!(cluster.pids(role).is_empty(), "{name}: {role} is still there");
+        }
+        // Objects and images stay for the next start; the second round has the same cluster.
+        assert!(cluster.data.join("cluster.json").exists(), "{name}");
+    }
+}
+
 /// Waits for a pod's phase by what a user would run.
 fn wait_for(cluster: &Cluster, pod: &str, phase: &str) -> serde_json::Value {
     let mut last = String::new();

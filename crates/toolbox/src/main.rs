@@ -3,10 +3,12 @@
 //! interface; a wrong call exits 64 and says how to call it.
 
 mod files;
+mod first;
 mod link;
 mod net;
 mod process;
 mod resolve;
+mod rules;
 mod show;
 
 use std::{
@@ -56,9 +58,19 @@ const COMMANDS: &[Command] = &[
     command("exit", "CODE", process::exit),
     command("false", ": exit 1", |_| Ok(1)),
     command(
+        "first",
+        "ADDRESS PORT: connect at once; 0 if the first SYN was answered, 1 if one had to be sent again",
+        first::first,
+    ),
+    command(
         "fork-bomb",
         "COUNT: start so many processes that sleep, say how many could be",
         process::fork_bomb,
+    ),
+    command(
+        "flush",
+        ": delete every packet filter table of this network, which needs NET_ADMIN",
+        rules::flush,
     ),
     command("hostname", ": print it", show::hostname),
     command("id", ": print uid, gid, groups and effective ids", show::id),
@@ -68,14 +80,17 @@ const COMMANDS: &[Command] = &[
         process::ipc,
     ),
     command("kill", "PID [SIGNAL]: 15 if not given", process::kill),
+    command("knock", "PORT BLOCK…: datagrams to every address of these /24, without end", first::knock),
     command("ls", "[PATH…]: mode, owner, group, name", files::ls),
     command("mkdir", "PATH…", files::mkdir),
     command("mklink", "NAME: create a veth pair, which needs NET_ADMIN", link::mklink),
     command("now", ": print the time as nanoseconds since 1970, then wait", process::now),
     command("pids", ": the processes that /proc shows", process::pids),
     command("read", "FILE: print it", files::cat),
+    command("received", "MS: wait, then say how many packets came in by eth0; 0 if none", first::received),
     command("rm", "FILE…: remove files", files::rm),
     command("serve", "PORT… [--udp PORT…]: HTTP, and echo for what is not HTTP", net::serve),
+    command("seize", "TABLE: put an empty inet table in its place that nobody else may change", rules::seize),
     command(
         "setuid-test",
         ": run /bin/setuid-tool id; 0 if that gave root, 1 if it did not",

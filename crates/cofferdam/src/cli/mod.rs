@@ -6,7 +6,8 @@ pub mod describe;
 mod describe_pod;
 mod duration;
 pub mod exec;
-pub mod get;
+pub mod foreground;
+mod get;
 mod images;
 pub mod logs;
 mod manifests;
@@ -185,6 +186,7 @@ pub fn run(cli: Cli) -> Result<i32> {
             for line in up::missing() {
                 eprintln!("note: {line}");
             }
+            let foreground = args.foreground.then(foreground::Foreground::start).transpose()?;
             let pod_security = args.pod_security_config.as_deref().map(read_pod_security).transpose()?;
             let options =
                 up::Options { nodes: args.nodes, foreground: args.foreground, pod_security, v6: args.v6()? };
@@ -197,8 +199,8 @@ pub fn run(cli: Cli) -> Result<i32> {
                     ask(&layout, |client| apply::apply(client, apply))?
                 }
             };
-            if args.foreground {
-                runtime()?.block_on(tokio::signal::ctrl_c()).context("wait for Ctrl-C")?;
+            if let Some(foreground) = foreground {
+                foreground.wait()?;
                 down::down(&layout, Keep::Data)?;
                 eprintln!("stopped; `cofferdam up` goes on with the same objects and images");
             }

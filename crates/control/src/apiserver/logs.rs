@@ -20,10 +20,13 @@ const PARAMETERS: [&str; 8] =
     ["follow", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "previous", "limitBytes", "stream"];
 
 /// A connection to the agent of `node`, for one request.
-pub async fn connect(
+pub async fn connect<B>(
     server: &ApiServer,
     node: &str,
-) -> Result<hyper::client::conn::http1::SendRequest<Empty<Bytes>>, ApiError> {
+) -> Result<hyper::client::conn::http1::SendRequest<B>, ApiError>
+where
+    B: hyper::body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
     // The name comes from an object: it must not lead elsewhere.
     if node.is_empty() || node.contains('/') || node.starts_with('.') {
         return Err(ApiError::internal(format!("{} is no node's name", quote(node))));
@@ -79,7 +82,7 @@ pub async fn answer(server: &ApiServer, route: &Route, query: &Query) -> Result<
     let mut agent = connect(server, node).await?;
     let request = Request::get(path)
         .header(header::HOST, "agent")
-        .body(Empty::new())
+        .body(Empty::<Bytes>::new())
         .map_err(|error| ApiError::internal(format!("ask the agent: {error}")))?;
     let response = agent
         .send_request(request)

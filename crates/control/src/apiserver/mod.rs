@@ -6,6 +6,7 @@
 //!
 //! [`handle`]: ApiServer::handle
 
+mod announce;
 mod auth;
 mod authenticate;
 mod decode;
@@ -136,6 +137,10 @@ impl ApiServer {
             return Ok(respond::response(StatusCode::OK, "text/plain; charset=utf-8", respond::full("ok")));
         }
         let Some(user) = user else { return Err(ApiError::unauthorized("")) };
+        if let Some(node) = announce::target(request.method(), path) {
+            let node = node.to_owned();
+            return announce::answer(&self, &user, &node, request).boxed().await;
+        }
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let accept =
             request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();

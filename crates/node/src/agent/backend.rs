@@ -11,9 +11,11 @@ use tokio::{
 };
 
 use super::{
+    announce::{Announcement, HOLD, Missing},
     context::{Context, PodView, Shown},
     link::{Link, LinkError},
     report::Subject,
+    watch::Announced,
 };
 use crate::server::{Backend, ExecRequest, LogFiles, Session, Streams, Target, Wants, status};
 
@@ -50,6 +52,19 @@ fn failed(error: &LinkError) -> Refused {
 }
 
 impl Backend for Containers {
+    async fn announced(&self, node: &str, announcement: Announcement) -> Result<Missing, Refused> {
+        let until = tokio::time::Instant::now() + HOLD;
+        let asked = announcement.pods.into_iter().map(|pod| async move {
+            let uid = pod.uid.clone();
+            let (taken_in, answer) = oneshot::channel();
+            let announced = Announced { from: node.to_owned(), pod, taken_in };
+            let queued = self.0.announced.send(announced).await.is_ok();
+            let heard = queued && matches!(tokio::time::timeout_at(until, answer).await, Ok(Ok(())));
+            (!heard).then_some(uid)
+        });
+        Ok(Missing { pods: futures::future::join_all(asked).await.into_iter().flatten().collect() })
+    }
+
     async fn logs(&self, target: &Target, previous: bool) -> Result<LogFiles, Refused> {
         let view = self.view(target)?;
         let shown = view.shown();

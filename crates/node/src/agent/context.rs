@@ -11,9 +11,16 @@ use std::{
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector;
 use policy::node_facts::NodeFacts;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::{events::Recorder, link::Link, report::Subject};
+use super::{
+    announce::{Announcer, Bound},
+    events::Recorder,
+    link::Link,
+    programmed::Programmed,
+    report::Subject,
+    watch::Announced,
+};
 use crate::{
     images::ImageStore,
     net::{Network, NodeNet},
@@ -52,6 +59,10 @@ impl Config {
     pub fn pod_cgroup(&self, uid: &str) -> PathBuf {
         PathBuf::from(format!("cofferdam-{}/{}/pod{uid}", self.cluster_id, self.node))
     }
+    /// The names of the other nodes.
+    pub fn others(&self) -> impl Iterator<Item = String> + '_ {
+        (1..=self.nodes).filter(|index| *index != self.index).map(|index| format!("node-{index}"))
+    }
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.pods_dir.join(uid)
     }
@@ -67,10 +78,18 @@ pub struct Context {
     pub images: ImageStore,
     pub net: Arc<NodeNet>,
     pub recorder: Recorder,
+    /// What the packet filter holds of the policies.
+    pub programmed: Programmed,
     /// The keeper's program, sealed.
     pub keeper: OwnedFd,
     /// Changes when an image was loaded or pulled.
     pub images_changed: watch::Receiver<u64>,
+    /// Where every pod of the cluster is bound to.
+    pub bound: Bound,
+    /// Tells the other nodes of new pods' addresses.
+    pub announcer: Announcer,
+    /// What they tell this one.
+    pub announced: mpsc::Sender<Announced>,
     /// All services, for the environment.
     pub services: reflector::Store<Service>,
     pub(super) views: Mutex<HashMap<(String, String), Arc<PodView>>>,

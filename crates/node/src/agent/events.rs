@@ -1,5 +1,8 @@
 //! Events on pods, as kubelet words them. They are sent apart from the work they tell of, so that a pod never waits
-//! for its own report; a bounded queue holds them, and what does not fit is said in the log.
+//! for its own report. While the API server is not there they wait, in order; a bounded queue holds them, and what does
+//! not fit is said in the log.
+
+use std::time::Duration;
 
 use k8s_openapi::{
     api::{
@@ -19,6 +22,44 @@ pub enum Kind {
     Warning,
 }
 
+/// Between attempts while the API server is not there, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Sends an event, again and again while nobody answers. What the API server refuses is said in the log.
+async fn send(client: &kube::Client, event: Event) {
+    let namespace = event.metadata.namespace.clone().unwrap_or_default();
+    let api = Api::<Event>::namespaced(client.clone(), &namespace);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match api.create(&PostParams::default(), &event).await {
+            Ok(_) => return,
+            // An earlier attempt came through, but for its answer.
+            Err(kube::Error::Api(status)) if status.code == 409 => return,
+            Err(kube::Error::Api(status)) if status.code < 500 => {
+                let name = event.involved_object.name.unwrap_or_default();
+                eprintln!("event {} of {name}: {status}", event.reason.unwrap_or_default());
+                return;
+            }
+            Err(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+pub fn policy_reference(policy: &NetworkPolicy) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("networking.k8s.io/v1".into()),
+        kind: Some("NetworkPolicy".into()),
+        name: policy.metadata.name.clone(),
+        namespace: policy.metadata.namespace.clone(),
+        uid: policy.metadata.uid.clone(),
+        ..Default::default()
+    }
+}
+
 /// Where events go; cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
@@ -32,12 +73,7 @@ impl Recorder {
         let (queue, mut events) = mpsc::channel::<Event>(1024);
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
-                let namespace = event.metadata.namespace.clone().unwrap_or_default();
-                let api = Api::<Event>::namespaced(client.clone(), &namespace);
-                if let Err(error) = api.create(&PostParams::default(), &event).await {
-                    let name = event.involved_object.name.unwrap_or_default();
-                    eprintln!("event {} of {name}: {error}", event.reason.unwrap_or_default());
-                }
+                send(&client, event).await;
             }
         });
         Recorder { node: node.to_owned(), queue }
@@ -57,15 +93,7 @@ impl Recorder {
 
     /// Records on a policy that it could not be understood.
     pub fn policy(&self, policy: &NetworkPolicy, message: &str) {
-        let object = ObjectReference {
-            api_version: Some("networking.k8s.io/v1".into()),
-            kind: Some("NetworkPolicy".into()),
-            name: policy.metadata.name.clone(),
-            namespace: policy.metadata.namespace.clone(),
-            uid: policy.metadata.uid.clone(),
-            ..Default::default()
-        };
-        self.queue(object, Kind::Warning, "NetworkPolicyInvalid", message);
+        self.queue(policy_reference(policy), Kind::Warning, "NetworkPolicyInvalid", message);
     }
 
     /// Records an event on a pod, or on one of its containers if `container` names it.
@@ -84,6 +112,11 @@ impl Recorder {
             resource_version: pod.metadata.resource_version.clone(),
             field_path: container.map(|container| format!("spec.{field}{{{container}}}")),
         };
+        self.queue(object, kind, reason, message);
+    }
+
+    /// Records an event on any object.
+    pub fn object(&self, object: ObjectReference, kind: Kind, reason: &str, message: &str) {
         self.queue(object, kind, reason, message);
     }
 

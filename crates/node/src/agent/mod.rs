@@ -1,6 +1,7 @@
 //! The agent: watches the cluster, gives each pod bound to its node a worker that drives it to what its spec asks, and
 //! keeps the node's rule set equal to what the policies say.
 
+mod announce;
 mod backend;
 mod context;
 mod events;
@@ -9,6 +10,7 @@ mod files;
 mod link;
 mod objects;
 mod probes;
+pub mod programmed;
 mod recover;
 mod registration;
 mod report;
@@ -23,6 +25,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+pub use self::announce::{Address, Announcement, Missing};
 pub use self::context::Config;
 use self::context::Context;
 use crate::{
@@ -50,6 +53,9 @@ pub enum AgentError {
     WatchEnded,
 }
 
+/// How many announcements of other nodes may wait; behind them, those nodes wait.
+const ANNOUNCED: usize = 512;
+
 /// Runs the agent of this node; returns only on an error.
 pub fn run(config: Config) -> Result<(), AgentError> {
     tokio::runtime::Builder::new_multi_thread()
@@ -68,7 +74,8 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     }
     let client = crate::client::unix(config.run_dir.join("control.sock"));
     let recorder = events::Recorder::new(client.clone(), &config.node);
-    let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone()))?);
+    let programmed = programmed::Programmed::default();
+    let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone(), programmed.clone()))?);
     // The pod blocks of all nodes follow from the cluster's ranges.
     let nodes = 1..=config.nodes;
     let blocks: Vec<_> = nodes.clone().filter_map(|index| pod_block(config.v4.cluster_cidr, index)).collect();
@@ -78,17 +85,22 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let images = ImageStore::open(config.run_dir.join("images"))?;
     let images_changed = watch::images(&images)?;
     let services = watch::services(client.clone());
+    let announced = tokio::sync::mpsc::channel(ANNOUNCED);
     let ctx = Arc::new(Context {
         facts: facts::find(&config),
-        client,
         images,
         net,
         recorder,
+        programmed,
         keeper: kernel::fds::sealed_file("keeper", crate::keeper_image::KEEPER)
             .map_err(AgentError::Keeper)?,
         images_changed,
         services,
+        bound: announce::Bound::default(),
+        announcer: announce::Announcer::start(&client, config.others()),
+        announced: announced.0,
         views: Mutex::default(),
+        client,
         config,
     });
     let config = &ctx.config;
@@ -100,10 +112,11 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         let message = format!("the node's packet filter could not be programmed with Services: {error}");
         reporter.node(&node, events::Kind::Warning, "PacketFilterFailed", &message);
     }));
-    let mut cluster = watch::Cluster::new(ctx.clone());
+    let mut cluster = watch::Cluster::new(ctx.clone(), announced.1);
     // Policies and pods are known before the node says that it is Ready, so that no pod starts unguarded.
     cluster.first_lists().await?;
     registration::register(&ctx.client, config).await.map_err(AgentError::Register)?;
+    ctx.programmed.publish(&ctx.client, &config.node);
     tokio::select! {
         ended = cluster.follow() => ended,
         ended = serving => {
@@ -128,7 +141,11 @@ fn listen(path: &std::path::Path, uid: u32) -> Result<tokio::net::UnixListener, 
     Ok(listener)
 }
 
-fn net_config(config: &Config, recorder: events::Recorder) -> NodeNetConfig {
+fn net_config(
+    config: &Config,
+    recorder: events::Recorder,
+    programmed: programmed::Programmed,
+) -> NodeNetConfig {
     let node = config.node.clone();
     NodeNetConfig {
         node_name: config.node.clone(),
@@ -136,20 +153,20 @@ fn net_config(config: &Config, recorder: events::Recorder) -> NodeNetConfig {
         v6: config.v6,
         mtu: config.mtu,
         on_event: Box::new(move |event| match event {
-            NetEvent::Repaired { by, generation } => recorder.node(
-                &node,
-                events::Kind::Warning,
-                "PacketFilterRepaired",
-                &format!(
+            NetEvent::Repaired { by, generation } => {
+                programmed.repaired(generation);
+                let message = format!(
                     "{by} changed the node's packet filter; it was written again (generation {generation})"
-                ),
-            ),
-            NetEvent::RepairFailed { by, error } => recorder.node(
-                &node,
-                events::Kind::Warning,
-                "PacketFilterBroken",
-                &format!("{by} changed the node's packet filter, and it could not be written again: {error}"),
-            ),
+                );
+                recorder.node(&node, events::Kind::Warning, "PacketFilterRepaired", &message);
+            }
+            NetEvent::RepairFailed { by, error } => {
+                programmed.refused(&error);
+                let message = format!(
+                    "{by} changed the node's packet filter, and it could not be written again: {error}"
+                );
+                recorder.node(&node, events::Kind::Warning, "PacketFilterBroken", &message);
+            }
         }),
     }
 }

@@ -20,6 +20,7 @@ use policy::security_context::{ConfigError, PodEffective, resolve_pod};
 use tokio::sync::mpsc;
 
 use super::{
+    announce::Address,
     context::Context,
     files,
     link::{Link, LinkError},
@@ -72,6 +73,10 @@ pub async fn make(ctx: Arc<Context>, pod: Arc<Pod>) -> Result<Made, SandboxError
         Some(own) => texts(own),
         None => ctx.config.ips(),
     };
+    let mut warnings = warnings;
+    if let Some(address) = address {
+        warnings.extend(announce(&ctx, &pod, address).await);
+    }
     files::write(&ctx.config, &pod, &effective, &pod_ips).map_err(|(path, error)| SandboxError::File {
         what: "write",
         path: path.display().to_string(),
@@ -136,6 +141,18 @@ async fn open(stream: UnixStream, plan: SandboxPlan) -> Result<Opened, LinkError
     let (warnings, fds) = link.sandbox(plan).await?;
     link.subscribe().await?;
     Ok((link, events, warnings, fds))
+}
+
+/// Has the other nodes whose policies mean the pod take in its address before its first instruction, and before its
+/// status shows it. Returns what to warn of.
+async fn announce(ctx: &Context, pod: &Pod, address: PodAddresses) -> Option<String> {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let nodes = ctx.net.audience(&uid, ctx.announcer.peers(), |uid| ctx.bound.node_of(uid));
+    let behind = ctx.announcer.announce(&Address { uid, addresses: address.all() }, &nodes).await;
+    (!behind.is_empty()).then(|| {
+        let nodes = behind.join(", ");
+        format!("network policies on {nodes} may still refuse {}: not told of this pod in time", address.v4)
+    })
 }
 
 /// Waits for a keeper that has ended or is about to, away from the runtime's threads.

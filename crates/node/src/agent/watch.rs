@@ -4,11 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Pod, Secret, Service},
+    core::v1::{ConfigMap, Namespace, ObjectReference, Pod, Secret, Service},
     networking::v1::NetworkPolicy,
 };
 use kube::{
@@ -18,9 +19,12 @@ use kube::{
 };
 use policy::network_policy::{self, PodRecord, Policy};
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
-use super::{AgentError, context::Context, recover, worker};
+use super::{AgentError, announce, context::Context, events::Kind, recover, worker};
 use crate::images::{ImageStore, StoreError};
 
 /// How many messages a worker's queue holds. A worker that is behind makes the watch wait, not the memory grow.
@@ -58,7 +62,16 @@ enum Seen {
     Source(String, worker::Source),
     /// Nothing to be told: the steps of a list of sources.
     Nothing,
+    /// Another node tells of its new pods.
+    Announced(Announced),
     Error(watcher::Error),
+}
+
+/// What another node tells of a pod of its; answered when the rules have it.
+pub struct Announced {
+    pub from: String,
+    pub pod: announce::Address,
+    pub taken_in: oneshot::Sender<()>,
 }
 
 fn follow<K>(client: &kube::Client, seen: fn(watcher::Event<K>) -> Seen) -> BoxStream<'static, Seen>
@@ -90,6 +103,41 @@ where
             Err(error) => Seen::Error(error),
         })
         .boxed()
+}
+
+/// The words of other nodes; never ends, also when nobody can speak any more.
+fn announcements(mut queue: mpsc::Receiver<Announced>) -> BoxStream<'static, Seen> {
+    futures::stream::poll_fn(move |context| queue.poll_recv(context).map(|one| one.map(Seen::Announced)))
+        .boxed()
+}
+
+/// While the kernel refuses what it is given.
+struct Refused {
+    /// When it is given it again.
+    at: Option<Instant>,
+    pause: Duration,
+    /// The policies that are not in force yet, by namespace and name, and whether that was said.
+    policies: BTreeMap<(String, String), (ObjectReference, bool)>,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+impl Default for Refused {
+    fn default() -> Refused {
+        Refused { at: None, pause: FIRST_PAUSE, policies: BTreeMap::new() }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn version<K: ResourceExt>(object: &K) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// A list under way, or the names that the last one and the events since have shown.
@@ -136,6 +184,12 @@ pub struct Cluster {
     namespaces: Known,
     policies: Known,
     uids: HashMap<(String, String), String>,
+    told: announce::Told,
+    /// Announcements of pods that are not known yet.
+    early: Vec<Announced>,
+    /// The newest resource version among the policies.
+    version: u64,
+    refused: Refused,
     /// Own pods, until the first list is whole and the survivors are known.
     waiting: BTreeMap<(String, String), Arc<Pod>>,
     /// By uid: the pod's namespace and its worker's queue.
@@ -145,7 +199,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(ctx: Arc<Context>) -> Cluster {
+    pub fn new(ctx: Arc<Context>, announced: mpsc::Receiver<Announced>) -> Cluster {
         let client = ctx.client.clone();
         let events = futures::stream::select_all([
             follow::<Pod>(&client, |event| Seen::Pod(Box::new(event))),
@@ -153,7 +207,9 @@ impl Cluster {
             follow::<NetworkPolicy>(&client, Seen::Policy),
             sources::<ConfigMap>(&client, worker::Source::ConfigMap),
             sources::<Secret>(&client, worker::Source::Secret),
+            announcements(announced),
         ]);
+        let told = announce::Told::new(ctx.bound.clone());
         Cluster {
             ctx,
             events: events.ready_chunks(BATCH).boxed(),
@@ -161,6 +217,10 @@ impl Cluster {
             namespaces: Known::default(),
             policies: Known::default(),
             uids: HashMap::new(),
+            told,
+            early: Vec::new(),
+            version: 0,
+            refused: Refused::default(),
             waiting: BTreeMap::new(),
             workers: HashMap::new(),
             running: false,
@@ -184,7 +244,21 @@ impl Cluster {
     }
 
     async fn next(&mut self) -> Result<(), AgentError> {
-        let seen = self.events.next().await.ok_or(AgentError::WatchEnded)?;
+        let programmed = self.ctx.programmed.clone();
+        let seen = tokio::select! {
+            seen = self.events.next() => seen.ok_or(AgentError::WatchEnded)?,
+            () = programmed.wait_refused() => {
+                self.refused.at.get_or_insert_with(|| Instant::now() + self.refused.pause);
+                return Ok(());
+            }
+            () = sleep_until(self.refused.at) => {
+                // All that is missing goes with the next transaction, whatever is in it.
+                self.refused.at = None;
+                self.refused.pause = (self.refused.pause * 2).min(LONGEST_PAUSE);
+                Vec::new()
+            }
+        };
+
         let mut batch = Batch::default();
         for event in seen {
             match event {
@@ -193,16 +267,15 @@ impl Cluster {
                 Seen::Policy(event) => self.policy(event, &mut batch),
                 Seen::Source(namespace, source) => batch.sources.push((namespace, source)),
                 Seen::Nothing => {}
+                Seen::Announced(announced) => self.early.push(announced),
                 // The watcher begins anew by itself; the next list says what was missed.
                 Seen::Error(error) => eprintln!("watch on the cluster: {error}"),
             }
         }
         // All that has arrived goes to the kernel as one transaction; workers hear of their pods after that.
-        if let Err(error) = self.ctx.net.apply(batch.policy) {
-            let message = format!("the node's packet filter could not be programmed: {error}");
-            let node = &self.ctx.config.node;
-            self.ctx.recorder.node(node, super::events::Kind::Warning, "PacketFilterFailed", &message);
-        }
+        self.refused.policies.extend(batch.changed);
+        self.program(batch.policy);
+        self.take_in();
         for action in batch.own {
             self.act(action).await;
         }
@@ -214,6 +287,73 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Takes in what other nodes have told of pods that are known here, all as one transaction, and answers them.
+    fn take_in(&mut self) {
+        // Who has given up waiting has closed the channel, and its pods' statuses will say it.
+        self.early.retain(|announced| !announced.taken_in.is_closed());
+        let mut events = Vec::new();
+        let mut answers = Vec::new();
+        for announced in std::mem::take(&mut self.early) {
+            let Announced { from, pod, .. } = &announced;
+            match self.told.tell(from, pod) {
+                announce::Heard::Unknown => {
+                    self.early.push(announced);
+                    continue;
+                }
+                announce::Heard::NotTheirs => {
+                    eprintln!("{from} announced an address of pod {}, which is not its own", pod.uid);
+                }
+                announce::Heard::Now { losers } => {
+                    events.extend(losers.iter().filter_map(|uid| {
+                        let record = self.ctx.net.record(uid)?.with_addresses(Vec::new());
+                        Some(network_policy::Event::UpsertPod(record))
+                    }));
+                    events.extend(self.ctx.net.record(&pod.uid).map(|mut record| {
+                        announce::hold(&mut record, &pod.addresses);
+                        network_policy::Event::UpsertPod(record)
+                    }));
+                }
+            }
+            answers.push(announced.taken_in);
+        }
+        if !events.is_empty() {
+            self.program(events);
+        }
+        // Also where the kernel refused: that is said elsewhere, and no pod's start mends it.
+        for answer in answers {
+            answer.send(()).ok();
+        }
+    }
+
+    /// Brings the rule set up to date. A failure is said on the node and on the policies that wait for it, and the rule set
+    /// is written again after a pause.
+    fn program(&mut self, events: Vec<network_policy::Event>) {
+        let (recorder, node) = (&self.ctx.recorder, &self.ctx.config.node);
+        match self.ctx.net.apply(events) {
+            Ok(generation) => {
+                let mended = self.ctx.programmed.done(self.version, self.policies.names.len(), generation);
+                let waited = std::mem::take(&mut self.refused.policies);
+                if mended {
+                    self.refused.at = None;
+                    self.refused.pause = FIRST_PAUSE;
+                    let message = format!("in force on {node}");
+                    for policy in waited.into_values().filter(|(_, told)| *told).map(|(policy, _)| policy) {
+                        recorder.object(policy, Kind::Normal, "NetworkPolicyProgrammed", &message);
+                    }
+                }
+            }
+            Err(error) => {
+                self.ctx.programmed.refused(&error.to_string());
+                let message = format!("the packet filter of {node} could not be programmed: {error}");
+                recorder.node(node, Kind::Warning, "PacketFilterFailed", &message);
+                for (policy, told) in self.refused.policies.values_mut().filter(|(_, told)| !told) {
+                    *told = true;
+                    recorder.object(policy.clone(), Kind::Warning, "NetworkPolicyNotProgrammed", &message);
+                }
+            }
+        }
     }
 
     fn pod(&mut self, event: watcher::Event<Pod>, batch: &mut Batch) {
@@ -228,7 +368,9 @@ impl Cluster {
                 }
                 self.pods.add(key);
                 let node = &self.ctx.config.node;
-                batch.policy.push(network_policy::Event::UpsertPod(PodRecord::from_api(&pod, node)));
+                let mut record = PodRecord::from_api(&pod, node);
+                self.told.seen(&pod, &mut record);
+                batch.policy.push(network_policy::Event::UpsertPod(record));
                 if pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(node) {
                     batch.own.push(Action::Pod(Arc::new(pod)));
                 }
@@ -252,7 +394,8 @@ impl Cluster {
         }
     }
 
-    fn pod_gone(&self, uid: String, batch: &mut Batch) {
+    fn pod_gone(&mut self, uid: String, batch: &mut Batch) {
+        self.told.gone(&uid);
         batch.policy.push(network_policy::Event::RemovePod(uid.clone()));
         batch.own.push(Action::Gone(uid));
     }
@@ -281,20 +424,30 @@ impl Cluster {
             watcher::Event::Init => self.policies.begin(),
             watcher::Event::InitApply(policy) | watcher::Event::Apply(policy) => {
                 self.policies.add(key(&policy));
+                self.version = self.version.max(version(&policy));
                 let (parsed, error) = Policy::from_api(&policy);
-                if let Some(error) = error {
+                if let Some(error) = &error {
                     // It isolates what it selects and allows nothing: closed, and said.
                     self.ctx.recorder.policy(&policy, &error.to_string());
                 }
+                let name = format!("{}/{}", parsed.namespace, parsed.name);
+                self.ctx.programmed.invalid(&name, error.map(|error| error.to_string()));
+                batch.changed.insert(key(&policy), (super::events::policy_reference(&policy), false));
                 batch.policy.push(UpsertPolicy(parsed));
             }
             watcher::Event::Delete(policy) => {
                 let key = key(&policy);
+                self.version = self.version.max(version(&policy));
                 self.policies.remove(&key);
+                self.ctx.programmed.invalid(&format!("{}/{}", key.0, key.1), None);
+                self.refused.policies.remove(&key);
                 batch.policy.push(RemovePolicy { namespace: key.0, name: key.1 });
             }
             watcher::Event::InitDone => {
                 let gone = self.policies.end();
+                for (namespace, name) in &gone {
+                    self.ctx.programmed.invalid(&format!("{namespace}/{name}"), None);
+                }
                 batch
                     .policy
                     .extend(gone.into_iter().map(|(namespace, name)| RemovePolicy { namespace, name }));
@@ -329,6 +482,20 @@ impl Cluster {
         tokio::spawn(worker::run(self.ctx.clone(), pod, messages, survivor));
     }
 
+    /// A pod whose keeper lives but cannot be used: it is ended, so that nothing of the pod runs twice, and said.
+    fn not_taken_over(&self, pod: &Pod, error: &str) {
+        let ended = super::sandbox::clear(&self.ctx, &super::report::Subject::of(pod));
+        let end = match ended {
+            Ok(()) => "it was ended, and the pod gets a new sandbox".to_owned(),
+            Err(error) => format!("and what it left could not be ended: {error}"),
+        };
+        let message = format!(
+            "Pod sandbox could not be taken over after a restart of the node's agent: {error}; {end}"
+        );
+        eprintln!("pod {}: {message}", pod.name_any());
+        self.ctx.recorder.pod(pod, None, Kind::Warning, "SandboxNotTakenOver", &message);
+    }
+
     /// Connects to the keepers that an earlier agent left, and ends those whose pods are gone.
     async fn take_over(&mut self) -> Result<(), AgentError> {
         let own = std::mem::take(&mut self.waiting);
@@ -339,7 +506,7 @@ impl Cluster {
             match recover::find(&self.ctx, pod).await {
                 Ok(survivor) => survivors.push(survivor),
                 Err(error) => {
-                    eprintln!("take over pod {}: {error}", pod.name_any());
+                    self.not_taken_over(pod, &error);
                     survivors.push(None);
                 }
             }
@@ -363,6 +530,8 @@ struct Batch {
     policy: Vec<network_policy::Event>,
     own: Vec<Action>,
     sources: Vec<(String, worker::Source)>,
+    /// Policies that come or change, and that nothing was said of yet.
+    changed: BTreeMap<(String, String), (ObjectReference, bool)>,
 }
 
 enum Action {

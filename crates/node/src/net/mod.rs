@@ -22,6 +22,7 @@ mod table;
 
 pub use follow::follow as follow_services;
 pub use node_net::NodeNet;
+pub(crate) use pods::YOUNGEST;
 pub use pods::{
     HostPort, NamedPort, NetError, NetEvent, Network, NodeNetConfig, PodAddresses, PodNet, Protocol,
 };

@@ -4,7 +4,7 @@
 //! then, and whenever someone else changed it, it is read back and the difference written. All other changes are
 //! written as differences without reading, each transaction naming the generation it builds on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use kernel::nft::{self, Transaction};
 use kernel::route::netns::write_sysctl;
 use kernel::route::{self, Ip, Ipv4Net, Ipv6Net, Net, Route};
 use policy::network_policy::ir::{self, Protocol};
-use policy::network_policy::{Compiler, Event};
+use policy::network_policy::{Compiler, Event, PodRecord};
 
 use super::family::{Role, set_ipv6};
 use super::listener::Listener;
@@ -76,6 +76,7 @@ impl NodeNet {
             pods: BTreeMap::new(),
             pool,
             leaving: BTreeMap::new(),
+            former: HashMap::new(),
             survivors,
             routes: Vec::new(),
             routes6: Vec::new(),
@@ -157,7 +158,7 @@ impl NodeNet {
     pub fn detach(&self, uid: &str) -> Result<(), NetError> {
         let mut state = self.shared.lock();
         let Some(local) = state.pods.remove(uid) else { return Ok(()) };
-        let changes = state.compiler.remove_pod(uid);
+        let changes = state.remove_from_rules(uid);
         if local.gone {
             state.pool.release(local.address.v4);
         } else {
@@ -254,6 +255,34 @@ impl NodeNet {
     /// The addresses of a pod prepared or adopted.
     pub fn address(&self, uid: &str) -> Option<PodAddresses> {
         self.shared.lock().pods.get(uid).map(|local| local.address)
+    }
+
+    /// A pod anywhere in the cluster as the rule set has it.
+    pub fn record(&self, uid: &str) -> Option<PodRecord> {
+        self.shared.lock().compiler.pod(uid).cloned()
+    }
+
+    /// The nodes, at most `most` of them, that must know the address of this pod, prepared here, before the pod uses it:
+    /// they have pods of a policy that means it as a peer, or meant the pod that had the address before. `node_of` is
+    /// the node of a pod, by its uid.
+    pub fn audience(
+        &self,
+        uid: &str,
+        most: usize,
+        node_of: impl Fn(&str) -> Option<String>,
+    ) -> BTreeSet<String> {
+        let state = self.shared.lock();
+        let mut nodes = BTreeSet::new();
+        let Some(record) = state.compiler.pod(uid) else { return nodes };
+        let former = record.addresses.iter().filter_map(|address| state.former.get(address));
+        let interested = former.chain([record]).flat_map(|record| state.compiler.interested_in(record));
+        for subject in interested.filter(|subject| !subject.local) {
+            nodes.extend(node_of(&subject.uid));
+            if nodes.len() >= most {
+                break;
+            }
+        }
+        nodes
     }
 
     /// The generation of the rule set after our last transaction.

@@ -158,4 +158,4 @@ impl PodNet {
 }
 
 /// Behind every creation time of the API.
-pub(super) const YOUNGEST: &str = "~";
+pub(crate) const YOUNGEST: &str = "~";

@@ -1,8 +1,8 @@
 //! What a node's network knows, and how it gets it into the kernel: links first made, then guarded, then brought up;
 //! differences written without reading, and the whole read back where the kernel may hold something else.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use kernel::conntrack;
@@ -10,8 +10,8 @@ use kernel::netlink::{Batch, NetlinkError, Socket};
 use kernel::nft::{self, CommitError, Table, Transaction};
 use kernel::route::netns::{self, SysctlError};
 use kernel::route::{self, Mac, Route, VethEnd};
-use policy::network_policy::Compiler;
 use policy::network_policy::ir::{Change, Protocol};
+use policy::network_policy::{Compiler, PodRecord};
 
 use super::fabric::{LINK_PATIENCE, mac_of};
 use super::family::{self, Role, set_ipv6};
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) pool: Pool,
     /// Links whose pods are detached, that have not gone yet.
     pub(super) leaving: BTreeMap<u32, Ipv4Addr>,
+    /// Who had an address last: other nodes may still take it for that pod's.
+    pub(super) former: HashMap<IpAddr, PodRecord>,
     /// Links of an earlier agent that no pod has been adopted for yet, by uid.
     pub(super) survivors: BTreeMap<String, Survivor>,
     pub(super) routes: Vec<Route<Ipv4Addr>>,
@@ -174,7 +176,7 @@ impl State {
         address: PodAddresses,
     ) -> Result<(), NetError> {
         let local = self.pods.remove(uid);
-        let changes = self.compiler.remove_pod(uid);
+        let changes = self.remove_from_rules(uid);
         if let Some(local) = local.as_ref().filter(|_| self.live()) {
             self.commit(config, Some((&changes, &[Pod::Goes(local)])))?;
         }
@@ -183,6 +185,15 @@ impl State {
         kernel::netlink::ignore_missing(self.route.request(&batch))?;
         self.pool.release(address.v4);
         Ok(())
+    }
+
+    /// Takes a local pod out of the rule set, and remembers who had its address.
+    pub(super) fn remove_from_rules(&mut self, uid: &str) -> Vec<Change> {
+        if let Some(record) = self.compiler.pod(uid) {
+            let record = record.clone();
+            self.former.extend(record.addresses.iter().map(|address| (*address, record.clone())));
+        }
+        self.compiler.remove_pod(uid)
     }
 
     /// Writes a difference. Without one, or where the kernel may have another state than we think, reads back.
@@ -219,7 +230,11 @@ impl State {
                 self.dirty = true;
                 self.reconcile(config).map(|_| ())
             }
-            Err(other) => Err(other.into()),
+            Err(other) => {
+                // The compiler is ahead of the kernel now: the next change reads back.
+                self.dirty = true;
+                Err(other.into())
+            }
         }
     }
 

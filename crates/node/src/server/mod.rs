@@ -9,6 +9,7 @@
 //! GET|POST  /attach/<namespace>/<pod>/<container>?…
 //! GET|POST  /portForward/<namespace>/<pod>
 //! POST      /run/<namespace>/<pod>/<container>?cmd=…
+//! POST      /addresses/<node>     that node tells of its new pods; the API server vouches for its name
 //! ```
 
 mod logs;
@@ -21,7 +22,7 @@ use std::{convert::Infallible, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, Limited, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusDetails};
@@ -29,6 +30,8 @@ use tokio::{
     net::{TcpStream, UnixListener, UnixStream},
     sync::{oneshot, watch},
 };
+
+use crate::agent::{Announcement, Missing};
 
 /// A container that a request names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,6 +108,16 @@ pub trait Backend: Send + Sync + 'static {
         target: &Target,
         wants: Wants,
     ) -> impl Future<Output = Result<Session, Box<Status>>> + Send;
+    /// Another node tells of its new pods' addresses; returns when this node's rules have them, or soon with those that
+    /// it has not heard of.
+    fn announced(
+        &self,
+        node: &str,
+        announcement: Announcement,
+    ) -> impl Future<Output = Result<Missing, Box<Status>>> + Send {
+        let text = format!("this node does not take in {} addresses of {node}", announcement.pods.len());
+        async { Err(status(StatusCode::NOT_IMPLEMENTED, "NotImplemented", text)) }
+    }
     /// A TCP connection to a port inside the pod's network namespace.
     fn port_forward(
         &self,
@@ -116,6 +129,9 @@ pub trait Backend: Send + Sync + 'static {
         async { Err(status(StatusCode::NOT_IMPLEMENTED, "NotImplemented", text)) }
     }
 }
+
+/// The most of an announcement, in bytes: some thousand addresses.
+const ADDRESSES: usize = 1 << 20;
 
 /// A failure as Kubernetes words it: `reason` is one of its StatusReasons.
 pub fn status(code: StatusCode, reason: &str, message: impl Into<String>) -> Box<Status> {
@@ -219,6 +235,10 @@ async fn route<B: Backend>(request: Request<Incoming>, backend: Arc<B>) -> Respo
             }
             _ => Err(status(StatusCode::NOT_FOUND, "NotFound", "404 page not found")),
         },
+        ("addresses", &Method::POST) => match names.as_slice() {
+            [node] => addresses(request, &*backend, node).await,
+            _ => Err(status(StatusCode::NOT_FOUND, "NotFound", "404 page not found")),
+        },
         ("run", &Method::POST) => match target(&names) {
             Ok(target) => session::run(&*backend, &target, &query).await,
             Err(error) => Err(error),
@@ -226,6 +246,22 @@ async fn route<B: Backend>(request: Request<Incoming>, backend: Arc<B>) -> Respo
         _ => Err(status(StatusCode::NOT_FOUND, "NotFound", "404 page not found")),
     };
     result.unwrap_or_else(|error| refuse(&error))
+}
+
+/// Another node's word on its new pods; answered when the rules have it.
+async fn addresses<B: Backend>(
+    request: Request<Incoming>,
+    backend: &B,
+    node: &str,
+) -> Result<Response<Body>, Box<Status>> {
+    let body = Limited::new(request.into_body(), ADDRESSES)
+        .collect()
+        .await
+        .map_err(|error| bad_request(format!("read the addresses: {error}")))?;
+    let announcement = serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| bad_request(format!("read the addresses: {error}")))?;
+    let missing = backend.announced(node, announcement).await?;
+    Ok(Response::new(full(serde_json::to_vec(&missing).unwrap_or_default())))
 }
 
 /// `exec` and `attach`: checks, then leaves the connection to a streaming protocol.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::interest::Interest;
 use super::ir::{Chain, ChainName, Change, Direction, Element, Family, RuleSet, Set, SetName, SetType};
 use super::model::{Namespaces, PodRecord, Policy};
 use super::sets::{SetKey, chain_name, compile_rule};
@@ -73,6 +74,7 @@ pub struct Compiler {
     pods: BTreeMap<String, PodState>,
     pods_by_namespace: BTreeMap<String, BTreeSet<String>>,
     policies: BTreeMap<String, BTreeMap<String, Policy>>,
+    interest: Interest,
     sets: BTreeMap<SetName, SetState>,
     chains: BTreeMap<ChainName, ChainState>,
     /// Who claims an address, oldest first: (created, uid). Only the youngest has it: when an address is given out
@@ -92,6 +94,7 @@ impl Compiler {
             pods: BTreeMap::new(),
             pods_by_namespace: BTreeMap::new(),
             policies: BTreeMap::new(),
+            interest: Interest::default(),
             sets: BTreeMap::new(),
             chains: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -169,6 +172,18 @@ impl Compiler {
     /// The uid of a pod that is known, with its record.
     pub fn pod(&self, uid: &str) -> Option<&PodRecord> {
         self.pods.get(uid).map(|pod| &pod.record)
+    }
+
+    /// The pods that are selected by a policy which means `pod` as a peer, or by the name of one of its ports; some of
+    /// them more than once. The nodes they are on must know its address before it is used.
+    pub fn interested_in(&self, pod: &PodRecord) -> impl Iterator<Item = &PodRecord> {
+        let policies = self.interest.in_pod(pod, self.namespaces.get(&pod.namespace));
+        policies.into_iter().flat_map(|(namespace, name)| {
+            let policy = self.policies.get(namespace).and_then(|policies| policies.get(name));
+            let uids = self.pods_by_namespace.get(namespace).into_iter().flatten();
+            let records = uids.filter_map(|uid| self.pods.get(uid)).map(|pod| &pod.record);
+            records.filter(move |record| policy.is_some_and(|policy| policy.subject.matches(&record.labels)))
+        })
     }
 
     // Pods
@@ -362,6 +377,7 @@ impl Compiler {
             }
             return;
         }
+        self.interest.put(&namespace, &name, policy.as_ref(), &self.families);
         let subject = policy.as_ref().map(|policy| policy.subject.clone());
         match policy {
             Some(policy) => known.insert(name.clone(), policy),

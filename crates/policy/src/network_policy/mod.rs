@@ -8,6 +8,7 @@
 mod cidr;
 pub mod compile;
 pub mod evaluate;
+mod interest;
 pub mod ir;
 pub mod model;
 mod sets;
