@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 const BENCHES: &[(&str, &str, &str, &str)] = &[
     ("launch", "keeper", "launch-bench", "a container against runc, crun and a bare clone3 + exec"),
     ("net", "node", "net-bench", "pod networks, policy changes, connect latency against bare and conntrack"),
+    ("pod-security", "policy", "pod_security_rate", "Pod Security verdicts per second on one core"),
     ("api", "control", "api-bench", "creates, GET, LIST of the API server"),
     (
         "paths",

@@ -1,5 +1,6 @@
 //! Cofferdam: one program that is a whole Kubernetes cluster on one machine, and says what its pods can reach.
 
+mod check;
 mod cli;
 mod cluster;
 mod demo;

@@ -4,6 +4,7 @@
 pub mod container;
 pub mod env;
 pub mod lifecycle;
+pub mod lint;
 pub mod network_policy;
 pub mod node_facts;
 pub mod pod_security;

@@ -69,9 +69,26 @@ impl Manifest {
 /// those below too where `recursive`.
 pub fn read_all(names: &[String], recursive: bool) -> Result<Vec<Manifest>> {
     let mut out = Vec::new();
+    for (source, bytes) in read_files(names, recursive)? {
+        out.extend(parse(&bytes, &source)?);
+    }
+    Ok(out)
+}
+
+/// The texts of all `names`, each with the name that is shown of it.
+pub fn read_texts(names: &[String], recursive: bool) -> Result<Vec<(String, String)>> {
+    let files = read_files(names, recursive)?.into_iter().map(|(source, bytes)| {
+        let text = String::from_utf8(bytes).with_context(|| format!("error: {source} is not UTF-8"))?;
+        Ok((source, text))
+    });
+    files.collect()
+}
+
+fn read_files(names: &[String], recursive: bool) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut out = Vec::new();
     for name in names {
         if name == "-" {
-            out.extend(parse(&read(std::io::stdin().lock(), "STDIN")?, "STDIN")?);
+            out.push(("STDIN".to_owned(), read(std::io::stdin().lock(), "STDIN")?));
             continue;
         }
         let mut files = Vec::new();
@@ -84,7 +101,8 @@ pub fn read_all(names: &[String], recursive: bool) -> Result<Vec<Manifest>> {
         for path in files {
             let shown = path.display().to_string();
             let file = std::fs::File::open(&path).with_context(|| format!("error: open {shown:?}"))?;
-            out.extend(parse(&read(file, &shown)?, &shown)?);
+            let bytes = read(file, &shown)?;
+            out.push((shown, bytes));
         }
     }
     Ok(out)

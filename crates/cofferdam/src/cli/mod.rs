@@ -1,6 +1,7 @@
 //! The command line: arguments in, text out. Nothing is decided here.
 
 pub mod apply;
+pub mod check;
 pub mod delete;
 pub mod describe;
 mod describe_pod;
@@ -10,7 +11,7 @@ pub mod foreground;
 mod get;
 mod images;
 pub mod logs;
-mod manifests;
+pub mod manifests;
 mod plan;
 mod pods;
 mod remote;
@@ -90,6 +91,8 @@ enum Command {
         #[command(subcommand)]
         command: images::ImageCommand,
     },
+    /// Hold manifests against the Pod Security Standards, without a cluster.
+    Check(check::CheckArgs),
     /// Print who a pod's processes would be and what they may do, without running anything.
     Plan(plan::PlanArgs),
     /// Print shell completions.
@@ -235,6 +238,9 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Image { command } => {
             images::run(&layout, command)?;
             Ok(0)
+        }
+        Command::Check(args) => {
+            check::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
         }
         Command::Plan(args) => {
             plan::run(&layout, &args)?;

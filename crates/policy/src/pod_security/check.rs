@@ -11,6 +11,8 @@ use super::{
 pub struct Check {
     /// Upstream's identifier.
     pub id: &'static str,
+    /// A sentence: what is wrong where it is violated.
+    pub about: &'static str,
     /// The laxest level that has it.
     pub level: Level,
     /// The oldest first.

@@ -22,7 +22,7 @@ use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::Obj
 
 pub use check::{Change, Check, Remedy, Setting, Violation};
 pub use checks::CHECKS;
-use pod::PodView;
+pub(crate) use pod::PodView;
 pub use pod::{FieldPath, Segment};
 pub use standard::{LabelError, Level, LevelVersion, Mode, Policy, Version};
 

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use k8s_openapi::{
-    api::core::v1::{ContainerPort, Lifecycle, PodSecurityContext, PodSpec, Probe, SecurityContext, Volume},
+    api::core::v1::{
+        ContainerPort, Lifecycle, PodSecurityContext, PodSpec, Probe, SecurityContext, Volume, VolumeMount,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
@@ -107,6 +109,8 @@ impl<'a> PodView<'a> {
                         ("startupProbe", container.startup_probe.as_ref()),
                     ],
                     lifecycle: container.lifecycle.as_ref(),
+                    image: container.image.as_deref(),
+                    mounts: container.volume_mounts.as_deref().unwrap_or_default(),
                 })
             };
         }
@@ -127,6 +131,8 @@ pub struct ContainerView<'a> {
     pub ports: &'a [ContainerPort],
     pub probes: [(&'static str, Option<&'a Probe>); 3],
     pub lifecycle: Option<&'a Lifecycle>,
+    pub image: Option<&'a str>,
+    pub mounts: &'a [VolumeMount],
 }
 
 impl ContainerView<'_> {

@@ -11,6 +11,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "allowPrivilegeEscalation",
+    about: "A process can gain rights by exec, as by a set-user-ID file.",
     level: Level::Restricted,
     versions: &[Revision::since(8, v1_8), Revision::since(25, v1_25)],
     #[cfg(test)]

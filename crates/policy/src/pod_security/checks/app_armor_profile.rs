@@ -12,6 +12,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "appArmorProfile",
+    about: "AppArmor's default profile is switched off.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0)],
     #[cfg(test)]

@@ -13,6 +13,7 @@ pub(super) const ID: &str = "capabilities_baseline";
 
 pub(super) const CHECK: Check = Check {
     id: ID,
+    about: "A capability is added that container runtimes do not give by default.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0)],
     #[cfg(test)]

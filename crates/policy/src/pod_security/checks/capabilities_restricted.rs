@@ -13,6 +13,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "capabilities_restricted",
+    about: "Not every capability is dropped, or one other than NET_BIND_SERVICE is added.",
     level: Level::Restricted,
     versions: &[
         Revision::since(22, v1_22).replacing(&[capabilities_baseline::ID]),

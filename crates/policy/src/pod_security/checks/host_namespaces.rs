@@ -11,6 +11,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "hostNamespaces",
+    about: "The pod shares the network, the processes or the IPC of its node.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0)],
     #[cfg(test)]

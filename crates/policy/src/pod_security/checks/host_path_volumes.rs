@@ -13,6 +13,7 @@ pub(super) const ID: &str = "hostPathVolumes";
 
 pub(super) const CHECK: Check = Check {
     id: ID,
+    about: "A volume is a directory of the node.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0)],
     #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "hostPorts",
+    about: "A port of the node leads to the pod.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0)],
     #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "hostProbesAndHostLifecycle",
+    about: "A probe or hook makes the node connect to another host than the pod.",
     level: Level::Baseline,
     versions: &[Revision::since(34, v1_34)],
     #[cfg(test)]

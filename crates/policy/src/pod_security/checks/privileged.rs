@@ -11,6 +11,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "privileged",
+    about: "A container has nearly every right of its node.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0)],
     #[cfg(test)]

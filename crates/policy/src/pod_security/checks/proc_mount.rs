@@ -14,6 +14,7 @@ pub(super) const ID: &str = "procMount";
 
 pub(super) const CHECK: Check = Check {
     id: ID,
+    about: "A container sees what runtimes hide in /proc.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0), Revision::since(35, v1_35)],
     #[cfg(test)]

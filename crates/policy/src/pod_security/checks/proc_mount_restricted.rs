@@ -11,6 +11,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "procMount_restricted",
+    about: "A container sees what runtimes hide in /proc.",
     level: Level::Restricted,
     versions: &[Revision::since(35, proc_mount::v1_0).replacing(&[proc_mount::ID])],
     #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "restrictedVolumes",
+    about: "A volume is of a kind that reaches outside the cluster's own storage.",
     level: Level::Restricted,
     versions: &[Revision::since(0, v1_0).replacing(&[host_path_volumes::ID])],
     #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "runAsNonRoot",
+    about: "A container may run as root.",
     level: Level::Restricted,
     versions: &[Revision::since(0, v1_0), Revision::since(35, v1_35)],
     #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "runAsUser",
+    about: "A container is asked to run as root.",
     level: Level::Restricted,
     versions: &[Revision::since(23, v1_23), Revision::since(35, v1_35)],
     #[cfg(test)]

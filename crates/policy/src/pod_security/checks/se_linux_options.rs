@@ -14,6 +14,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "seLinuxOptions",
+    about: "A container chooses an SELinux user, role or type that is not made for containers.",
     level: Level::Baseline,
     versions: &[
         Revision::since(0, |pod| check(pod, &["container_t", "container_init_t", "container_kvm_t"])),

@@ -18,6 +18,7 @@ pub(super) const ID: &str = "seccompProfile_baseline";
 
 pub(super) const CHECK: Check = Check {
     id: ID,
+    about: "A container's seccomp filter is switched off.",
     level: Level::Baseline,
     versions: &[Revision::since(0, v1_0), Revision::since(19, v1_19)],
     #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "seccompProfile_restricted",
+    about: "A container has no seccomp filter.",
     level: Level::Restricted,
     versions: &[
         Revision::since(19, v1_19).replacing(&[baseline::ID]),

@@ -11,6 +11,7 @@ use crate::pod_security::{
 
 pub(super) const CHECK: Check = Check {
     id: "sysctls",
+    about: "The pod sets a sysctl that is not its own, or not known to be safe.",
     level: Level::Baseline,
     versions: &[
         Revision::since(0, |pod| check(pod, 0)),
