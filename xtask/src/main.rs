@@ -2,6 +2,7 @@
 
 mod bench;
 mod codegen;
+mod soak;
 mod tidy;
 
 use std::process::ExitCode;
@@ -27,6 +28,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         about: "run the benchmarks in release, side by side with what they are compared with: [NAME…]",
         run: bench::run,
+    },
+    Task {
+        name: "soak",
+        about: "the network under random change, every connection judged: [--minutes N] [--seed N]",
+        run: soak::run,
     },
 ];
 

@@ -39,6 +39,62 @@ fn down_leaves_nothing_behind_also_after_everything_was_killed() {
 }
 
 #[test]
+fn a_cluster_has_the_ranges_it_was_asked_to_have() {
+    if skipped("a_cluster_has_the_ranges_it_was_asked_to_have", false) {
+        return;
+    }
+    let cluster = Cluster::empty();
+    let wrong = cluster.run(&["up", "--pod-cidr", "10.96.0.0/12"]);
+    assert!(
+        text(&wrong).contains("--pod-cidr 10.96.0.0/12 and --service-cidr 10.96.0.0/16 overlap"),
+        "{}",
+        text(&wrong)
+    );
+    assert!(!cluster.data.join("cluster.json").exists(), "nothing is half made");
+    let ranges =
+        ["--pod-cidr", "172.30.0.0/16", "--service-cidr", "172.31.64.0/20", "--node-cidr", "192.168.99.0/24"];
+    let up = cluster.run(&[&["up", "--nodes", "2"], ranges.as_slice()].concat());
+    assert!(up.status.success(), "{}", text(&up));
+    let other = cluster.run(&["up", "--nodes", "2", "--node-cidr", "192.168.98.0/24"]);
+    assert!(
+        text(&other).contains("the cluster has --node-cidr 192.168.99.0/24, not 192.168.98.0/24"),
+        "{}",
+        text(&other)
+    );
+    cluster.ok(&["up", "--nodes", "2"]);
+    let path = cluster.data.join("tool.tar");
+    fs::write(&path, node::images::tool_image()).expect("write an image");
+    cluster.ok(&["image", "load", path.to_str().expect("a path")]);
+    let pod = |name: &str, node: &str, args: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{nodeName: {node}, \
+             terminationGracePeriodSeconds: 0, containers: [{{name: c, image: cofferdam/tool, args: {args}}}]}}}}"
+        )
+    };
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {selector: {app: server}, ports: [{port: 80}]}}";
+    let manifest =
+        [pod("server", "node-2", "[serve, '80']"), pod("client", "node-1", "[sleep, '600']"), service.into()];
+    cluster.apply(&manifest.join("\n---\n"));
+    let server = wait_for(&cluster, "server", "Running");
+    let client = wait_for(&cluster, "client", "Running");
+    assert_eq!(server["status"]["podIP"], "172.30.2.2");
+    assert_eq!(client["status"]["hostIP"], "192.168.99.2");
+    let service: serde_json::Value =
+        serde_json::from_str(&cluster.ok(&["get", "service", "s", "-o", "json"])).expect("JSON");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    let block: std::net::Ipv4Addr = address.parse().expect("an address");
+    assert_eq!(block.to_bits() >> 12, std::net::Ipv4Addr::new(172, 31, 64, 0).to_bits() >> 12, "{address}");
+    for _ in 0..100 {
+        // The endpoint is known to the client's node in a moment.
+        if cluster.run(&["exec", "client", "--", "connect", &address, "80"]).status.success() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("the Service {address} does not answer{}", cluster.logs());
+}
+
+#[test]
 fn up_in_the_foreground_stays_until_a_signal_and_ends_in_order() {
     if skipped("up_in_the_foreground_stays_until_a_signal_and_ends_in_order", false) {
         return;

@@ -31,13 +31,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use node::net::{Ipv6Net, fabric::Ranges};
+use node::net::{Ipv4Net, Ipv6Net, fabric::Ranges};
 
 use crate::{
     cluster::{
         down::{self, Keep},
         layout::{Ipv6Ranges, Layout},
-        node_init, roles, supervisor, up,
+        node_init, ranges, roles, supervisor, up,
     },
     demo,
 };
@@ -118,6 +118,15 @@ struct UpArgs {
     /// Which addresses pods, nodes and Services have: IPv4 alone (then a pod has no IPv6 at all), or both.
     #[arg(long, value_enum, default_value_t = IpFamily::Ipv4)]
     ip_family: IpFamily,
+    /// Addresses of the pods, a /24 of it for each node [default: 10.244.0.0/16].
+    #[arg(long, value_name = "CIDR")]
+    pod_cidr: Option<Ipv4Net>,
+    /// Addresses of the Services [default: 10.96.0.0/16].
+    #[arg(long, value_name = "CIDR")]
+    service_cidr: Option<Ipv4Net>,
+    /// Addresses of the nodes [default: 10.88.0.0/24].
+    #[arg(long, value_name = "CIDR")]
+    node_cidr: Option<Ipv4Net>,
     /// IPv6 addresses of the pods of a dual cluster, a /64 of it for each node [default: fd00:cf:244::/56].
     #[arg(long, value_name = "CIDR")]
     pod_cidr_v6: Option<Ipv6Net>,
@@ -191,9 +200,17 @@ pub fn run(cli: Cli) -> Result<i32> {
             }
             let foreground = args.foreground.then(foreground::Foreground::start).transpose()?;
             let pod_security = args.pod_security_config.as_deref().map(read_pod_security).transpose()?;
-            let options =
-                up::Options { nodes: args.nodes, foreground: args.foreground, pod_security, v6: args.v6()? };
+            let options = up::Options {
+                nodes: args.nodes,
+                foreground: args.foreground,
+                pod_security,
+                v4: ranges::Asked { nodes: args.node_cidr, pods: args.pod_cidr, services: args.service_cidr },
+                v6: args.v6()?,
+            };
             let up = up::up(&layout, &options)?;
+            for line in &up.hidden {
+                eprintln!("note: {line}");
+            }
             tell_up(&layout, &up)?;
             let code = match args.file.is_empty() {
                 true => 0,

@@ -5,6 +5,7 @@ pub mod layout;
 pub mod listener;
 pub mod node_init;
 pub mod processes;
+pub mod ranges;
 pub mod roles;
 pub mod supervisor;
 pub mod up;

@@ -20,6 +20,7 @@ use kube::{
 use super::{
     layout::{CONTROL_UID, Cluster, Ipv6Ranges, Layout, make_dir, write_atomically},
     processes::{self, Role},
+    ranges,
 };
 
 /// The port of Kubernetes' API server; taken when it is free.
@@ -32,6 +33,7 @@ pub struct Options {
     pub foreground: bool,
     /// The text of a `PodSecurityConfiguration`, which has been parsed. `None`: as the cluster has it.
     pub pod_security: Option<String>,
+    pub v4: ranges::Asked,
     /// None: IPv4 alone.
     pub v6: Option<Ipv6Ranges>,
 }
@@ -41,6 +43,8 @@ pub struct Up {
     pub cluster: Cluster,
     pub took: Duration,
     pub was_running: bool,
+    /// What of the machine's network pods cannot reach, a line each.
+    pub hidden: Vec<String>,
 }
 
 pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
@@ -53,13 +57,14 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
     let cluster = match layout.read_if_any()? {
         Some(cluster) => cluster,
         None => {
+            let v4 = options.v4.for_new(options.nodes)?;
             let cluster = Cluster {
                 id: random_id()?,
                 nodes: options.nodes,
                 port: free_port()?,
-                node_cidr: "10.88.0.0/24".into(),
-                pod_cidr: "10.244.0.0/16".into(),
-                service_cidr: "10.96.0.0/16".into(),
+                node_cidr: v4.nodes.to_string(),
+                pod_cidr: v4.pods.to_string(),
+                service_cidr: v4.services.to_string(),
                 v6: options.v6.clone(),
             };
             let (v4, v6) = cluster.ranges()?;
@@ -78,6 +83,7 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
             options.nodes
         );
     }
+    options.v4.agree_with(&cluster.ranges()?.0)?;
     if cluster.v6 != options.v6 {
         let describe = |v6: &Option<Ipv6Ranges>| match v6 {
             None => "IPv4 alone".to_owned(),
@@ -104,14 +110,16 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
         }
         write_atomically(&path, text.as_bytes())?;
     }
+    let mut hidden = Vec::new();
     if !was_running {
+        hidden = ranges::hidden(&cluster.ranges()?.0)?;
         prepare(layout, &cluster)?;
         start_supervisor(layout, options.foreground)?;
     }
     // The supervisor may have found another port.
     let cluster = layout.read()?;
     wait_ready(layout, &cluster)?;
-    Ok(Up { cluster, took: began.elapsed(), was_running })
+    Ok(Up { cluster, took: began.elapsed(), was_running, hidden })
 }
 
 fn prepare(layout: &Layout, cluster: &Cluster) -> Result<()> {

@@ -122,7 +122,10 @@ impl Drop for TakeDown<'_> {
 
 fn show(layout: &Layout, args: &DemoArgs, progress: &Progress) -> Result<Rows> {
     progress.say("starting three nodes");
-    let up = up::up(layout, &up::Options { nodes: 3, foreground: false, pod_security: None, v6: None })?;
+    let up = up::up(
+        layout,
+        &up::Options { nodes: 3, foreground: false, pod_security: None, v4: Default::default(), v6: None },
+    )?;
     let store = ImageStore::open(layout.images()).context("open the image store")?;
     for file in &args.image {
         store.load(file).with_context(|| format!("load {}", file.display()))?;

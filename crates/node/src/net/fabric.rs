@@ -110,7 +110,9 @@ pub enum FabricError {
     ClusterId(String),
     #[error("node {0} does not fit the ranges of nodes ({1}) and pods ({2})")]
     NoSuchNode(u32, String, String),
-    #[error("all of 100.64.0.0/10 is in use on this machine")]
+    #[error(
+        "all of 100.64.0.0/10 and of 198.18.0.0/15 is in use on this machine: a cluster needs four addresses there"
+    )]
     NoUplinkAddress,
     #[error("make a network namespace: {0}")]
     Namespace(io::Error),

@@ -132,23 +132,31 @@ fn make_uplink(
     Ok(None)
 }
 
-/// A /30 of 100.64.0.0/10 (shared address space, RFC 6598), and the /126 of the same number of fd00:cf:64::/48, that no
-/// address or route of this machine touches. Where to start looking follows from the id, so that clusters that start at
-/// once rarely meet.
+/// A /30 of 100.64.0.0/10 (shared address space, RFC 6598; where the machine's own network is there, of 198.18.0.0/15,
+/// RFC 2544), and the /126 of the same number of fd00:cf:64::/48, that no address or route of this machine touches. Where
+/// to start looking follows from the id, so that clusters that start at once rarely meet.
 fn choose(socket: &mut Socket, id: &str, attempt: u32) -> Result<Uplink, FabricError> {
-    const SHARED: Ipv4Net = Ipv4Net::new(Ipv4Addr::new(100, 64, 0, 0), 10);
+    const SHARED: [Ipv4Net; 2] =
+        [Ipv4Net::new(Ipv4Addr::new(100, 64, 0, 0), 10), Ipv4Net::new(Ipv4Addr::new(198, 18, 0, 0), 15)];
     const SHARED6: Ipv6Net = Ipv6Net::new(Ipv6Addr::new(0xfd00, 0xcf, 0x64, 0, 0, 0, 0, 0), 48);
-    const BLOCKS: u32 = 1 << 20;
-    let (used, used6) = (in_use(socket, SHARED)?, in_use(socket, SHARED6)?);
+    let used6 = in_use(socket, SHARED6)?;
     let start =
         id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let free = (0..BLOCKS)
-        .map(|n| start.wrapping_add(n).wrapping_add(attempt * 7919) % BLOCKS)
-        .filter_map(|number| Some((SHARED.subnet(30, number)?, SHARED6.subnet(126, number)?)))
-        .find(|(block, block6)| {
-            !used.iter().any(|other| other.overlaps(block))
-                && !used6.iter().any(|other| other.overlaps(block6))
-        });
+    let mut free = None;
+    for shared in SHARED {
+        let used = in_use(socket, shared)?;
+        if free.is_some() || used.iter().any(|other| other.prefix() <= shared.prefix()) {
+            continue;
+        }
+        let blocks = 1u32 << (30 - shared.prefix());
+        free = (0..blocks)
+            .map(|n| start.wrapping_add(n).wrapping_add(attempt * 7919) % blocks)
+            .filter_map(|number| Some((shared.subnet(30, number)?, SHARED6.subnet(126, number)?)))
+            .find(|(block, block6)| {
+                !used.iter().any(|other| other.overlaps(block))
+                    && !used6.iter().any(|other| other.overlaps(block6))
+            });
+    }
     let mtu = mtu_to_the_world(socket)?;
     let ends = free.and_then(|(block, block6)| Some((ends(block)?, ends(block6)?)));
     let (v4, v6) = ends.ok_or(FabricError::NoUplinkAddress)?;

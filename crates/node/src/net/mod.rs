@@ -14,6 +14,7 @@ mod follow;
 mod listener;
 mod machine;
 mod node_net;
+pub mod overlap;
 mod pods;
 mod pool;
 pub mod services;

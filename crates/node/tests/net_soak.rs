@@ -1,0 +1,588 @@
+//! A network under change: policies, labels, pods and Services come, change and go at random while clients connect without
+//! pause, and the naive evaluator judges the fate of every attempt. What was attempted while nothing changed must go as it
+//! says; during a change either as before or as after. At the end the kernel holds what a fresh compile of the outcome gives.
+//!
+//! `COFFERDAM_SOAK_SECONDS` and `COFFERDAM_SOAK_SEED` choose how long and which history (`cargo xtask soak`).
+
+mod net_common;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use net_common::*;
+use node::net::services;
+use policy::network_policy::{self, Compiler, Event, Flow, Layer4, PodRecord, Policy, ir};
+use serde_json::{Value, json};
+use testkit::net::{GRACE, Netns, PATIENCE};
+
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const PORTS: [u16; 2] = [80, 5432];
+const NODES: usize = 2;
+const PODS: usize = 9;
+const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 7, 7), 8080);
+const CLIENTS: u64 = 3;
+
+/// SplitMix64: a history must be the same for the same seed, everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+    fn labels(&mut self) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        for key in ["x", "y"] {
+            if !self.one_in(3) {
+                labels.insert(key.to_string(), self.below(2).to_string());
+            }
+        }
+        labels
+    }
+    fn selector(&mut self) -> Value {
+        let value = self.below(2).to_string();
+        match self.below(4) {
+            0 => json!({}),
+            1 => json!({"matchExpressions": [{"key": "x", "operator": "NotIn", "values": [value]}]}),
+            2 => json!({"matchExpressions": [{"key": "y", "operator": "Exists"}]}),
+            _ => json!({"matchLabels": {"x": value}}),
+        }
+    }
+    fn rule(&mut self, peers: &str) -> Value {
+        let mut rule = json!({});
+        if !self.one_in(4) {
+            let all = (0..=self.below(2)).map(|_| match self.below(4) {
+                0 => json!({"namespaceSelector": self.selector()}),
+                1 => json!({"namespaceSelector": self.selector(), "podSelector": self.selector()}),
+                2 => json!({"ipBlock": {"cidr": "10.244.0.0/16", "except": ["10.244.1.0/25"]}}),
+                _ => json!({"podSelector": self.selector()}),
+            });
+            rule[peers] = all.collect();
+        }
+        if self.one_in(2) {
+            let protocol = *self.of(&["TCP", "UDP"]);
+            rule["ports"] = match self.below(3) {
+                0 => json!([{"protocol": protocol, "port": "web"}]),
+                1 => json!([{"protocol": protocol, "port": 79, "endPort": 1000}]),
+                _ => json!([{"protocol": protocol, "port": 5432}, {"protocol": "UDP"}]),
+            };
+        }
+        rule
+    }
+    fn policy(&mut self, namespace: &str, name: &str) -> NetworkPolicy {
+        let types = *self.of(&[["Ingress"].as_slice(), &["Egress"], &["Ingress", "Egress"]]);
+        let mut spec = json!({"podSelector": self.selector(), "policyTypes": types});
+        for (kind, field, peers) in [("Ingress", "ingress", "from"), ("Egress", "egress", "to")] {
+            if types.contains(&kind) {
+                spec[field] = (0..self.below(3)).map(|_| self.rule(peers)).collect();
+            }
+        }
+        let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
+        serde_json::from_value(object).unwrap()
+    }
+}
+
+/// A pod that answers on its ports for as long as this lives; its namespace and link go with it.
+struct Running {
+    uid: String,
+    node: usize,
+    ip: Ipv4Addr,
+    netns: Netns,
+    stop: Arc<AtomicBool>,
+    server: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.server.take().map(|thread| thread.join());
+    }
+}
+
+/// Echoes on all ports, TCP and UDP, without a thread per connection.
+fn serve(tcp: Vec<TcpListener>, udp: Vec<UdpSocket>, stop: &AtomicBool) {
+    let mut streams: Vec<TcpStream> = Vec::new();
+    let mut buffer = [0; 512];
+    while !stop.load(Ordering::Relaxed) {
+        let mut idle = true;
+        for listener in &tcp {
+            while let Ok((stream, _)) = listener.accept() {
+                stream.set_nonblocking(true).unwrap();
+                streams.push(stream);
+                idle = false;
+            }
+        }
+        for socket in &udp {
+            while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                // Its client may be gone.
+                socket.send_to(&buffer[..len], from).ok();
+                idle = false;
+            }
+        }
+        streams.retain_mut(|stream| match stream.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(len) => {
+                idle = false;
+                stream.write_all(&buffer[..len]).is_ok()
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        });
+        if idle {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The cluster's objects at one moment.
+#[derive(Clone, Default)]
+struct State {
+    running: Vec<Arc<Running>>,
+    pods: Vec<ApiPod>,
+    namespaces: Vec<Namespace>,
+    policies: Vec<NetworkPolicy>,
+    /// Uids of the pods behind the Service.
+    endpoints: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    Unanswered,
+    /// It depends on the endpoint.
+    Either,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Pod { uid: String, port: u16 },
+    Service,
+}
+
+#[derive(Clone, Debug)]
+struct Attempt {
+    client: String,
+    target: Target,
+    protocol: ir::Protocol,
+}
+
+impl State {
+    fn find(&self, uid: &str) -> Option<&Arc<Running>> {
+        self.running.iter().find(|pod| pod.uid == uid)
+    }
+
+    fn allows(&self, client: &str, server: &str, port: u16, protocol: ir::Protocol) -> bool {
+        let (Some(client), Some(server)) = (self.find(client), self.find(server)) else { return false };
+        let objects = network_policy::Cluster {
+            pods: &self.pods,
+            namespaces: &self.namespaces,
+            policies: &self.policies,
+        };
+        let (client, server) = (IpAddr::V4(client.ip), IpAddr::V4(server.ip));
+        network_policy::evaluate(&objects, &Flow { client, server, layer4: Layer4::Port(protocol, port) })
+    }
+
+    fn fate(&self, attempt: &Attempt) -> Fate {
+        if self.find(&attempt.client).is_none() {
+            return Fate::Either;
+        }
+        let one = |uid: &str, port| self.allows(&attempt.client, uid, port, attempt.protocol);
+        let answers: Vec<bool> = match &attempt.target {
+            Target::Pod { uid, port } => vec![one(uid, *port)],
+            Target::Service => self.endpoints.iter().map(|uid| one(uid, PORTS[0])).collect(),
+        };
+        match (answers.iter().any(|yes| *yes), answers.iter().all(|yes| *yes)) {
+            (false, _) => Fate::Unanswered,
+            (true, true) => Fate::Answered,
+            (true, false) => Fate::Either,
+        }
+    }
+}
+
+/// All states so far. The last one may be on its way into the kernel; those up to `settled` are there.
+#[derive(Default)]
+struct History {
+    states: RwLock<Vec<Arc<State>>>,
+    settled: AtomicUsize,
+}
+
+impl History {
+    fn settled(&self) -> (usize, Arc<State>) {
+        let at = self.settled.load(Ordering::SeqCst);
+        (at, self.states.read().unwrap()[at].clone())
+    }
+
+    /// What may become of an attempt that began when `since` was settled and ends now.
+    fn fate(&self, attempt: &Attempt, since: usize) -> Fate {
+        let states = self.states.read().unwrap();
+        let mut fates = states[since..].iter().map(|state| state.fate(attempt));
+        let first = fates.next().unwrap();
+        if fates.all(|fate| fate == first) { first } else { Fate::Either }
+    }
+}
+
+struct World {
+    cluster: Cluster,
+    compilers: Vec<Compiler>,
+    state: State,
+    random: Random,
+    born: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let cluster = Cluster::new(NODES as u32);
+        let compilers = (0..NODES).map(|_| Compiler::new(&[ir::Family::V4])).collect();
+        World { cluster, compilers, state: State::default(), random: Random(seed), born: 0 }
+    }
+
+    /// Tells all nodes, each as its own agent would hear it.
+    fn tell(&mut self, state: &State, events: &[Event]) {
+        for (index, compiler) in self.compilers.iter_mut().enumerate() {
+            let localized = events.iter().map(|event| match event {
+                Event::UpsertPod(record) => {
+                    let object = state.pods.iter().find(|pod| pod.metadata.uid.as_ref() == Some(&record.uid));
+                    Event::UpsertPod(PodRecord::from_api(object.unwrap(), &node_name(index)))
+                }
+                other => other.clone(),
+            });
+            let events: Vec<Event> = localized.collect();
+            compiler.apply(events.clone());
+            self.cluster.nodes[index].net.apply(events).unwrap();
+        }
+    }
+
+    /// One change: what comes next as a state, and how it gets into the kernel.
+    fn change(&mut self, history: &History) {
+        let mut next = self.state.clone();
+        let kind = if next.running.len() < PODS { 0 } else { 1 + self.random.below(9) };
+        match kind {
+            0 => self.pod_comes(next, history),
+            1 => {
+                let index = self.random.below(next.running.len());
+                let gone = next.running.remove(index);
+                next.pods.retain(|pod| pod.metadata.uid.as_ref() != Some(&gone.uid));
+                next.endpoints.retain(|uid| *uid != gone.uid);
+                self.begin(&next, history);
+                self.set_service(&next);
+                self.cluster.nodes[gone.node].net.detach(&gone.uid).unwrap();
+                self.tell(&next, &[Event::RemovePod(gone.uid.clone())]);
+                self.end(next, history);
+            }
+            2 => {
+                let labels = self.random.labels();
+                let index = self.random.below(next.pods.len());
+                let pod = &mut next.pods[index];
+                pod.metadata.labels = Some(labels);
+                let event = Event::UpsertPod(PodRecord::from_api(pod, ""));
+                self.simple(next, &[event], history);
+            }
+            3 => {
+                let (index, labels) = (self.random.below(NAMESPACES.len()), self.random.labels());
+                next.namespaces[index].metadata.labels = Some(labels.clone());
+                self.simple(next, &[Event::UpsertNamespace(NAMESPACES[index].into(), labels)], history);
+            }
+            4 | 5 if next.policies.len() > 3 => {
+                let gone = next.policies.remove(self.random.below(next.policies.len()));
+                let (namespace, name) = (gone.metadata.namespace.unwrap(), gone.metadata.name.unwrap());
+                self.simple(next, &[Event::RemovePolicy { namespace, name }], history);
+            }
+            6 => {
+                next.endpoints = next.running.iter().map(|pod| pod.uid.clone()).collect();
+                next.endpoints.retain(|_| self.random.one_in(3));
+                self.begin(&next, history);
+                self.set_service(&next);
+                self.end(next, history);
+            }
+            _ => {
+                // Some names come again: a policy is replaced.
+                let (namespace, name) = (*self.random.of(&NAMESPACES), format!("p{}", self.random.below(4)));
+                let policy = self.random.policy(namespace, &name);
+                next.policies.retain(|one| {
+                    (&one.metadata.namespace, &one.metadata.name)
+                        != (&policy.metadata.namespace, &policy.metadata.name)
+                });
+                let (parsed, error) = Policy::from_api(&policy);
+                assert_eq!(error, None);
+                next.policies.push(policy);
+                self.simple(next, &[Event::UpsertPolicy(parsed)], history);
+            }
+        }
+    }
+
+    fn simple(&mut self, next: State, events: &[Event], history: &History) {
+        self.begin(&next, history);
+        self.tell(&next, events);
+        self.end(next, history);
+    }
+
+    fn pod_comes(&mut self, mut next: State, history: &History) {
+        let (node, namespace) = (self.random.below(NODES), *self.random.of(&NAMESPACES));
+        let labels = self.random.labels();
+        self.born += 1;
+        let name = format!("pod-{}", self.born);
+        let web = *self.random.of(&PORTS);
+        let pairs: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let mut net = pod(namespace, &name, &pairs);
+        net.named_ports =
+            vec![node::net::NamedPort { name: "web".into(), protocol: ir::Protocol::Tcp, port: web }];
+        let uid = net.uid.clone();
+        // Its own node guards it before it is in any state: nobody knows its address yet.
+        let made = self.cluster.nodes[node].pod(net);
+        let bind = |port: &u16| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port);
+        let (tcp, udp) = made.netns.run(|| {
+            let tcp: Vec<_> = PORTS.iter().map(|port| TcpListener::bind(bind(port)).unwrap()).collect();
+            let udp: Vec<_> = PORTS.iter().map(|port| UdpSocket::bind(bind(port)).unwrap()).collect();
+            tcp.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+            udp.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+            (tcp, udp)
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = stop.clone();
+        let server = Some(std::thread::spawn(move || serve(tcp, udp, &until)));
+        let object = json!({
+            "metadata": {"name": name, "namespace": namespace, "uid": uid, "labels": labels},
+            "spec": {"nodeName": node_name(node), "containers": [
+                {"name": "c", "ports": [{"name": "web", "containerPort": web}]}]},
+            "status": {"phase": "Running", "podIP": made.ip, "podIPs": [{"ip": made.ip}],
+                "hostIP": self.cluster.nodes[node].addresses.v4.node_ip},
+        });
+        let object: ApiPod = serde_json::from_value(object).unwrap();
+        let event = Event::UpsertPod(PodRecord::from_api(&object, ""));
+        next.pods.push(object);
+        next.running.push(Arc::new(Running { uid, node, ip: made.ip, netns: made.netns, stop, server }));
+        self.simple(next, &[event], history);
+    }
+
+    fn set_service(&self, state: &State) {
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"namespace": "a", "name": "s"},
+            "spec": {"clusterIP": SERVICE.ip(), "clusterIPs": [SERVICE.ip()], "ipFamilies": ["IPv4"],
+                "type": "ClusterIP", "ports": [
+                    {"name": "tcp", "port": SERVICE.port(), "targetPort": PORTS[0], "protocol": "TCP"},
+                    {"name": "udp", "port": SERVICE.port(), "targetPort": PORTS[0], "protocol": "UDP"}]},
+        }))
+        .unwrap();
+        let endpoints: Vec<Value> = state
+            .endpoints
+            .iter()
+            .filter_map(|uid| state.find(uid))
+            .map(|pod| {
+                json!({"addresses": [pod.ip], "nodeName": node_name(pod.node),
+                    "conditions": {"ready": true, "serving": true, "terminating": false}})
+            })
+            .collect();
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"namespace": "a", "name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{"name": "tcp", "port": PORTS[0], "protocol": "TCP"},
+                {"name": "udp", "port": PORTS[0], "protocol": "UDP"}],
+        }))
+        .unwrap();
+        for (index, node) in self.cluster.nodes.iter().enumerate() {
+            node.net.set_services(services::from_api([&service], [&slice], &node_name(index))).unwrap();
+        }
+    }
+
+    fn begin(&self, next: &State, history: &History) {
+        history.states.write().unwrap().push(Arc::new(next.clone()));
+    }
+
+    fn end(&mut self, next: State, history: &History) {
+        self.state = next;
+        let last = history.states.read().unwrap().len() - 1;
+        history.settled.store(last, Ordering::SeqCst);
+    }
+}
+
+fn node_name(index: usize) -> String {
+    format!("node-{}", index + 1)
+}
+
+/// One attempt from inside the client's namespace; whether it was answered. Gives up when silence is what may be.
+fn attempt(client: &Netns, to: SocketAddrV4, protocol: ir::Protocol, silent: impl Fn() -> bool) -> bool {
+    let began = Instant::now();
+    let wait = |answered: &mut dyn FnMut(Duration) -> bool| loop {
+        if answered(GRACE) {
+            return true;
+        }
+        if silent() || began.elapsed() > PATIENCE {
+            return false;
+        }
+    };
+    if protocol == ir::Protocol::Udp {
+        let Ok(socket) = client.udp(to) else { return false };
+        if socket.send(b"ask").is_err() {
+            return false;
+        }
+        return wait(&mut |slice| {
+            socket.set_read_timeout(Some(slice)).unwrap();
+            socket.recv(&mut [0; 16]).is_ok()
+        });
+    }
+    // Not blocking, so that one connection is asked about in slices: its first SYN is the one that is judged.
+    let connected = client.run(|| {
+        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+        rustix::net::socket_with(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::STREAM,
+            flags,
+            None,
+        )
+    });
+    let Ok(socket) = connected else { return false };
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+        Err(_) => return false,
+    }
+    wait(&mut |slice| {
+        let mut fds = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::OUT)];
+        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: slice.as_nanos() as i64 };
+        let ready = rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|n| n > 0);
+        let established = ready && rustix::net::sockopt::socket_error(&socket).is_ok_and(|e| e.is_ok());
+        if ready && !established {
+            // Refused: nothing more comes of it.
+            std::thread::sleep(slice);
+        }
+        established && rustix::net::getpeername(&socket).is_ok()
+    })
+}
+
+#[derive(Default)]
+struct Findings {
+    attempts: AtomicUsize,
+    answered: AtomicUsize,
+    wrong: Mutex<Vec<String>>,
+}
+
+fn client(history: &History, findings: &Findings, seed: u64, stop: &AtomicBool) {
+    let mut random = Random(seed);
+    while !stop.load(Ordering::Relaxed) {
+        let (since, state) = history.settled();
+        let (Some(from), Some(to)) = (pick(&mut random, &state), pick(&mut random, &state)) else { continue };
+        let target = match random.one_in(4) {
+            true => Target::Service,
+            false => Target::Pod { uid: to.uid.clone(), port: *random.of(&PORTS) },
+        };
+        let protocol = *random.of(&[ir::Protocol::Tcp, ir::Protocol::Udp]);
+        let one = Attempt { client: from.uid.clone(), target, protocol };
+        let address = match &one.target {
+            Target::Service => SERVICE,
+            Target::Pod { port, .. } => SocketAddrV4::new(to.ip, *port),
+        };
+        let silent = || history.fate(&one, since) != Fate::Answered;
+        let answered = attempt(&from.netns, address, protocol, silent);
+        let fate = history.fate(&one, since);
+        findings.attempts.fetch_add(1, Ordering::Relaxed);
+        findings.answered.fetch_add(usize::from(answered), Ordering::Relaxed);
+        let right = match fate {
+            Fate::Either => true,
+            Fate::Answered => answered,
+            Fate::Unanswered => !answered,
+        };
+        if !right {
+            let policies = serde_json::to_string(&state.policies).unwrap();
+            let pods = serde_json::to_string(&state.pods).unwrap();
+            let line = format!(
+                "state {since}: {one:?} ({} → {address}) should be {fate:?}; policies {policies}; pods {pods}; endpoints {:?}",
+                from.ip, state.endpoints
+            );
+            findings.wrong.lock().unwrap().push(line);
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn pick(random: &mut Random, state: &State) -> Option<Arc<Running>> {
+    (!state.running.is_empty()).then(|| random.of(&state.running).clone())
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn every_connection_goes_as_the_evaluator_says_while_everything_changes() {
+    needs_root!("every_connection_goes_as_the_evaluator_says_while_everything_changes");
+    let time = Duration::from_secs(number("COFFERDAM_SOAK_SECONDS").unwrap_or(8));
+    let seed = number("COFFERDAM_SOAK_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("seed {seed}, {} s", time.as_secs());
+    let mut world = World::new(seed);
+    let history = History::default();
+    let mut first = State::default();
+    let mut events = Vec::new();
+    for name in NAMESPACES {
+        first
+            .namespaces
+            .push(serde_json::from_value(json!({"metadata": {"name": name, "labels": {}}})).unwrap());
+        events.push(namespace(name, &[]));
+    }
+    world.begin(&first, &history);
+    world.tell(&first, &events);
+    world.set_service(&first);
+    world.end(first, &history);
+    for _ in 0..PODS {
+        world.change(&history);
+    }
+    let (findings, stop) = (Findings::default(), AtomicBool::new(false));
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 1..=CLIENTS {
+            let (history, findings, stop) = (&history, &findings, &stop);
+            scope.spawn(move || client(history, findings, seed ^ (number << 32), stop));
+        }
+        while began.elapsed() < time && !stop.load(Ordering::Relaxed) {
+            world.change(&history);
+            // Some attempts fall between two changes, some upon one.
+            std::thread::sleep(Duration::from_millis(world.random.next() % 60));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let states = history.states.read().unwrap().len();
+    let (attempts, answered) = (findings.attempts.into_inner(), findings.answered.into_inner());
+    eprintln!("{states} states, {attempts} attempts, {answered} answered");
+    let wrong = findings.wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
+    assert!(answered > 0 && answered < attempts, "{answered} of {attempts} answered: nothing was judged");
+
+    // What the kernel holds is what the compiler wants, and that is what a fresh one makes of the outcome.
+    for (index, node) in world.cluster.nodes.iter().enumerate() {
+        assert_eq!(node.net.verify().unwrap(), [""; 0], "seed {seed}");
+        let mut fresh = Compiler::new(&[ir::Family::V4]);
+        let state = &world.state;
+        let labels = |namespace: &Namespace| namespace.metadata.labels.clone().unwrap_or_default();
+        fresh.apply(
+            state
+                .namespaces
+                .iter()
+                .map(|one| Event::UpsertNamespace(one.metadata.name.clone().unwrap(), labels(one)))
+                .chain(state.policies.iter().map(|policy| Event::UpsertPolicy(Policy::from_api(policy).0)))
+                .chain(
+                    state
+                        .pods
+                        .iter()
+                        .map(|pod| Event::UpsertPod(PodRecord::from_api(pod, &node_name(index)))),
+                ),
+        );
+        assert_eq!(fresh.rule_set(), world.compilers[index].rule_set(), "seed {seed}");
+    }
+}
