@@ -7,6 +7,7 @@ pub mod lifecycle;
 pub mod lint;
 pub mod network_policy;
 pub mod node_facts;
+pub mod pod_dns;
 pub mod pod_security;
 pub mod resources;
 pub mod scheduling;

@@ -4,6 +4,7 @@
 
 mod files;
 mod first;
+mod grpc;
 mod link;
 mod net;
 mod process;
@@ -84,6 +85,7 @@ const COMMANDS: &[Command] = &[
     command("ls", "[PATH…]: mode, owner, group, name", files::ls),
     command("mkdir", "PATH…", files::mkdir),
     command("mklink", "NAME: create a veth pair, which needs NET_ADMIN", link::mklink),
+    command("names", "PORT NAME=ADDRESS…: a name server that knows these names and no other", resolve::names),
     command("now", ": print the time as nanoseconds since 1970, then wait", process::now),
     command("pids", ": the processes that /proc shows", process::pids),
     command("read", "FILE: print it", files::cat),
@@ -91,6 +93,17 @@ const COMMANDS: &[Command] = &[
     command("rm", "FILE…: remove files", files::rm),
     command("serve", "PORT… [--udp PORT…]: HTTP, and echo for what is not HTTP", net::serve),
     command("seize", "TABLE: put an empty inet table in its place that nobody else may change", rules::seize),
+    command(
+        "resolve",
+        "NAME [TYPE] [--tcp] [--server ADDRESS]: 0 found, 1 not there, 2 no answer, 3 the server failed",
+        resolve::resolve,
+    ),
+    command("rm", "FILE…: remove files", files::rm),
+    command(
+        "serve",
+        "PORT… [--udp PORT…] [--grpc PORT…]: HTTP, and echo for what is not HTTP; gRPC health",
+        net::serve,
+    ),
     command(
         "setuid-test",
         ": run /bin/setuid-tool id; 0 if that gave root, 1 if it did not",

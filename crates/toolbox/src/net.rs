@@ -7,27 +7,28 @@ use std::{
     time::Duration,
 };
 
-use crate::{Failure, Outcome, failed, process, resolve, say, show};
+use crate::{Failure, Outcome, failed, grpc, process, resolve, say, show};
 
 /// Serves until SIGTERM: on TCP HTTP/1.0, and an echo of lines for clients that do not speak HTTP; on UDP an answer
-/// to each datagram.
+/// to each datagram; for gRPC its health service.
 pub fn serve(args: &[String]) -> Outcome {
-    let mut udp = false;
+    let mut protocol = "TCP";
     let mut threads = Vec::new();
     for arg in args {
-        if arg == "--udp" {
-            udp = true;
+        if arg == "--udp" || arg == "--grpc" {
+            protocol = if arg == "--udp" { "UDP" } else { "gRPC" };
             continue;
         }
         let port: u16 = arg.parse().map_err(|_| Failure::Usage("ports are numbers"))?;
-        if udp {
+        if protocol == "UDP" {
             let socket = bind_udp(port).map_err(failed(format!("bind UDP port {port}")))?;
             threads.push(thread::spawn(move || datagrams(&socket)));
         } else {
             let listener = bind_tcp(port).map_err(failed(format!("bind TCP port {port}")))?;
-            threads.push(thread::spawn(move || connections(&listener)));
+            let serve = if protocol == "TCP" { connections } else { grpc::connections };
+            threads.push(thread::spawn(move || serve(&listener)));
         }
-        say(&format!("serving {} {port}", if udp { "UDP" } else { "TCP" }))?;
+        say(&format!("serving {protocol} {port}"))?;
     }
     if threads.is_empty() {
         return Err(Failure::Usage("a port, please"));

@@ -28,6 +28,9 @@ pub struct Cluster {
     /// The ranges of IPv6; None in a cluster of IPv4 alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v6: Option<Ipv6Ranges>,
+    /// Whether the cluster has a name service of its own.
+    #[serde(default)]
+    pub dns: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,13 @@ pub struct Ipv6Ranges {
 }
 
 impl Cluster {
+    /// The address of the name service: the tenth of the services' range, as kubeadm takes it.
+    pub fn dns_address(&self) -> Option<Ipv4Addr> {
+        let base: Ipv4Addr = self.service_cidr.split_once('/')?.0.parse().ok()?;
+        self.dns.then_some(())?;
+        u32::from(base).checked_add(10).map(Ipv4Addr::from)
+    }
+
     pub fn node_names(&self) -> impl Iterator<Item = String> + '_ {
         (1..=self.nodes).map(node_name)
     }

@@ -114,6 +114,7 @@ pub fn agent() -> Result<()> {
         mtu: file.mtu,
         cluster_id: file.cluster.id.clone(),
         nodes: file.cluster.nodes,
+        cluster_dns: file.cluster.dns_address(),
         run_dir: "/run/cofferdam".into(),
         pods_dir: "/var/lib/cofferdam/pods".into(),
         logs_dir: "/var/log/pods".into(),

@@ -214,6 +214,10 @@ impl Supervisor {
         let link = self.fabric.add_node(index, netns.as_fd()).with_context(|| format!("link {name}"))?;
         let file = NodeFile { name: name.clone(), cluster: self.cluster.clone(), index, mtu: link.mtu };
         write_atomically(&self.layout.node_run(&name).join("node.json"), &serde_json::to_vec_pretty(&file)?)?;
+        // Hidden by the node's own /run; see `node::agent::files`.
+        if let Ok(resolv_conf) = std::fs::read("/run/systemd/resolve/resolv.conf") {
+            write_atomically(&self.layout.node_run(&name).join("resolv.conf"), &resolv_conf)?;
+        }
         go.write_all(b"go\n").with_context(|| format!("let {name} go ahead"))?;
         self.watch_node(pid, index)
     }

@@ -66,6 +66,7 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
                 pod_cidr: v4.pods.to_string(),
                 service_cidr: v4.services.to_string(),
                 v6: options.v6.clone(),
+                dns: false,
             };
             let (v4, v6) = cluster.ranges()?;
             // A range that has no room for the last node is told before anything is made.

@@ -38,6 +38,8 @@ pub struct Config {
     pub v4: Network<Ipv4Addr>,
     /// None where the cluster has no IPv6.
     pub v6: Option<Network<Ipv6Addr>>,
+    /// The address of the cluster's name service; None if it has none.
+    pub cluster_dns: Option<Ipv4Addr>,
     pub mtu: u32,
     /// `/run/cofferdam` of the node.
     pub run_dir: PathBuf,

@@ -2,13 +2,21 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::api::core::v1::{Pod, PodDNSConfig};
-use policy::{container::PodFiles, security_context::PodEffective};
+use k8s_openapi::api::core::v1::Pod;
+use policy::{
+    container::PodFiles,
+    pod_dns::{self, ClusterDns, ResolvConf},
+    security_context::PodEffective,
+};
 
 use super::context::Config;
+
+/// Below which the cluster's names are.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Where they lie.
 pub fn paths(config: &Config, uid: &str) -> PodFiles {
@@ -22,25 +30,46 @@ pub fn paths(config: &Config, uid: &str) -> PodFiles {
     }
 }
 
-/// Writes them; the error names the path.
+/// Writes them; the warnings are for events: reason and message. The error names the path.
 pub fn write(
     config: &Config,
     pod: &Pod,
     effective: &PodEffective,
     ips: &[String],
-) -> Result<(), (PathBuf, io::Error)> {
+) -> Result<Vec<(&'static str, String)>, (PathBuf, io::Error)> {
     let dir = config.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let node_hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let cluster = config
+        .cluster_dns
+        .map(|address| ClusterDns { servers: vec![address.to_string()], domain: CLUSTER_DOMAIN.to_owned() });
+    let dns = pod_dns::resolve(pod, &node_resolv_conf(config), cluster.as_ref());
     let files = [
-        ("etc-hosts", hosts(pod, effective, ips, &read("/etc/hosts"))),
-        ("etc-resolv.conf", resolv_conf(pod, &read("/etc/resolv.conf"))),
+        ("etc-hosts", hosts(pod, effective, ips, &node_hosts)),
+        ("etc-resolv.conf", dns.config.text()),
         ("etc-hostname", format!("{}\n", effective.hostname)),
     ];
     for (name, text) in files {
         let path = dir.join(name);
         fs::write(&path, text).map_err(|error| (path, error))?;
     }
-    Ok(())
+    Ok(dns.events)
+}
+
+/// What the node resolves by: the machine's file, as it is now. A name server on the machine's loopback is out of reach
+/// from a node, so where there is no other, the one behind systemd-resolved's stub stands in (as kubeadm configures the
+/// kubelet), which the supervisor copied beside the node's sockets.
+fn node_resolv_conf(config: &Config) -> ResolvConf {
+    let read = |path: &Path| {
+        let mut read = ResolvConf::parse(&fs::read_to_string(path).unwrap_or_default());
+        read.servers.retain(|server| server.parse().is_ok_and(|address: IpAddr| !address.is_loopback()));
+        read
+    };
+    let machine = read(Path::new("/etc/resolv.conf"));
+    if !machine.servers.is_empty() {
+        return machine;
+    }
+    let behind = read(&config.run_dir.join("resolv.conf"));
+    if behind.servers.is_empty() { machine } else { behind }
 }
 
 /// As kubelet writes it: the node's for hostNetwork, else its own; hostAliases after it.
@@ -58,13 +87,14 @@ fn hosts(pod: &Pod, effective: &PodEffective, ips: &[String], node: &str) -> Str
         let subdomain =
             spec.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        let domain = subdomain.map(|subdomain| format!(".{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"));
+        // With setHostnameAsFQDN the host name has the domain already.
+        let domain = domain.as_deref().unwrap_or_default();
+        let name = effective.hostname.strip_suffix(domain).unwrap_or(&effective.hostname);
         for ip in ips {
-            let name = &effective.hostname;
-            text.push_str(&match subdomain {
-                Some(subdomain) => {
-                    format!("{ip}\t{name}.{subdomain}.{namespace}.svc.cluster.local\t{name}\n")
-                }
-                None => format!("{ip}\t{name}\n"),
+            text.push_str(&match domain {
+                "" => format!("{ip}\t{name}\n"),
+                domain => format!("{ip}\t{name}{domain}\t{name}\n"),
             });
         }
     }
@@ -75,57 +105,6 @@ fn hosts(pod: &Pod, effective: &PodEffective, ips: &[String], node: &str) -> Str
             let names = alias.hostnames.clone().unwrap_or_default().join("\t");
             text.push_str(&format!("{}\t{names}\n", alias.ip));
         }
-    }
-    text
-}
-
-/// The node's, as long as the cluster has no DNS of its own; `dnsPolicy: None` takes `dnsConfig` alone.
-fn resolv_conf(pod: &Pod, node: &str) -> String {
-    let spec = pod.spec.as_ref();
-    let mut servers = Vec::new();
-    let mut searches = Vec::new();
-    let mut options = Vec::new();
-    if spec.and_then(|spec| spec.dns_policy.as_deref()) != Some("None") {
-        for line in node.lines() {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            match words.next().as_deref() {
-                Some("nameserver") => servers.extend(words.next()),
-                Some("search") => searches = words.collect(),
-                Some("options") => options.extend(words),
-                _ => {}
-            }
-        }
-    }
-    if let Some(PodDNSConfig { nameservers, options: more, searches: further }) =
-        spec.and_then(|spec| spec.dns_config.as_ref())
-    {
-        let add = |list: &mut Vec<String>, items: &Option<Vec<String>>| {
-            for item in items.iter().flatten().filter(|item| !item.is_empty()) {
-                if !list.contains(item) {
-                    list.push(item.clone());
-                }
-            }
-        };
-        add(&mut servers, nameservers);
-        add(&mut searches, further);
-        for option in more.iter().flatten() {
-            let Some(name) = &option.name else { continue };
-            options.retain(|known| known != name && !known.starts_with(&format!("{name}:")));
-            options.push(match &option.value {
-                Some(value) => format!("{name}:{value}"),
-                None => name.clone(),
-            });
-        }
-    }
-    let mut text = String::new();
-    if !searches.is_empty() {
-        text.push_str(&format!("search {}\n", searches.join(" ")));
-    }
-    for server in servers {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if !options.is_empty() {
-        text.push_str(&format!("options {}\n", options.join(" ")));
     }
     text
 }
@@ -142,31 +121,40 @@ pub fn termination_log(dir: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use policy::{node_facts::NodeFacts, security_context::resolve_pod};
+    use serde_json::{Value, json};
+
     use super::*;
 
-    fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({ "metadata": { "namespace": "n" }, "spec": spec }))
-            .expect("a pod")
+    fn hosts_of(spec: &Value) -> String {
+        let mut all = json!({"containers": [{"name": "c"}]});
+        all.as_object_mut().expect("an object").extend(spec.as_object().expect("an object").clone());
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"namespace": "n", "name": "p"}, "spec": all}))
+                .expect("a pod");
+        let effective = resolve_pod(&pod, &NodeFacts::default()).expect("a pod that can be");
+        hosts(&pod, &effective, &["10.244.0.9".into()], "127.0.0.1 machine\n")
     }
 
     #[test]
-    fn resolv_conf_follows_dns_policy_and_dns_config() {
-        let node = "search a b\nnameserver 10.0.0.1\noptions ndots:1\n";
-        let table = [
-            (serde_json::json!({ "containers": [] }), "search a b\nnameserver 10.0.0.1\noptions ndots:1\n"),
+    fn hosts_name_the_pod_and_its_aliases() {
+        let subdomain = "10.244.0.9\th.sub.n.svc.cluster.local\th\n";
+        for (spec, expected) in [
+            (json!({}), "fe00::2\tip6-allrouters\n10.244.0.9\tp\n"),
+            (json!({"hostname": "h"}), "10.244.0.9\th\n"),
+            (json!({"hostname": "h", "subdomain": "sub"}), subdomain),
+            (json!({"hostname": "h", "subdomain": "sub", "setHostnameAsFQDN": true}), subdomain),
             (
-                serde_json::json!({ "containers": [], "dnsPolicy": "None",
-                    "dnsConfig": { "nameservers": ["9.9.9.9"], "searches": ["x"], "options": [{ "name": "ndots", "value": "2" }] } }),
-                "search x\nnameserver 9.9.9.9\noptions ndots:2\n",
+                json!({"hostAliases": [{"ip": "192.0.2.1", "hostnames": ["a", "b"]}]}),
+                "\n# Entries added by HostAliases.\n192.0.2.1\ta\tb\n",
             ),
             (
-                serde_json::json!({ "containers": [],
-                    "dnsConfig": { "nameservers": ["10.0.0.1", "9.9.9.9"], "options": [{ "name": "ndots", "value": "5" }] } }),
-                "search a b\nnameserver 10.0.0.1\nnameserver 9.9.9.9\noptions ndots:5\n",
+                json!({"hostNetwork": true}),
+                "# Kubernetes-managed hosts file (host network).\n127.0.0.1 machine\n",
             ),
-        ];
-        for (spec, expected) in table {
-            assert_eq!(resolv_conf(&pod(spec.clone()), node), expected, "{spec}");
+        ] {
+            let text = hosts_of(&spec);
+            assert!(text.ends_with(expected), "{spec}: {text}");
         }
     }
 }

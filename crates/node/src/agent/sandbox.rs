@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::{
     announce::Address,
     context::Context,
-    files,
+    events, files,
     link::{Link, LinkError},
     report::Subject,
 };
@@ -77,11 +77,12 @@ pub async fn make(ctx: Arc<Context>, pod: Arc<Pod>) -> Result<Made, SandboxError
     if let Some(address) = address {
         warnings.extend(announce(&ctx, &pod, address).await);
     }
-    files::write(&ctx.config, &pod, &effective, &pod_ips).map_err(|(path, error)| SandboxError::File {
-        what: "write",
-        path: path.display().to_string(),
-        error,
+    let written = files::write(&ctx.config, &pod, &effective, &pod_ips).map_err(|(path, error)| {
+        SandboxError::File { what: "write", path: path.display().to_string(), error }
     })?;
+    for (reason, message) in written {
+        ctx.recorder.pod(&pod, None, events::Kind::Warning, reason, &message);
+    }
     Ok(Made { link, events, effective, pod_ips, warnings, volumes, child })
 }
 

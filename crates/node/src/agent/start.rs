@@ -179,8 +179,7 @@ pub async fn run(request: Request, start: &Start) -> Result<Running, StartError>
     if let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref())
         && let Some(ip) = pod_ips.first().and_then(|ip| ip.parse().ok())
     {
-        let ports = container.ports.clone().unwrap_or_default();
-        let target = probes::Target { container: id.clone(), ip, ports, link: link.clone() };
+        let target = probes::Target::new(&id, &container, ip, Some(link.clone()));
         // Not reported as running before its hook has ended; one that fails ends the container.
         if let Err(error) = probes::hook(hook, &target).await {
             let message = format!("PostStartHook failed: {error}");

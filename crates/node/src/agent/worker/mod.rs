@@ -2,6 +2,7 @@
 //! reports. At most one operation (sandbox, volumes, image, start) is under way at a time, and the worker hears its queue
 //! meanwhile, so that a pod can be deleted while its image is pulled.
 
+mod killing;
 mod outcome;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::core::v1::Pod,
+    api::core::v1::{Container, ContainerStatus, Pod},
     jiff::{SignedDuration, Timestamp},
 };
 use keeper::protocol::{ContainerId, ContainerPhase, ContainerState, Event, UnixNanos};
@@ -22,6 +23,7 @@ use policy::{
 };
 use tokio::sync::mpsc;
 
+use self::killing::Why;
 use super::{
     context::{Context, PodView},
     events::Kind,
@@ -286,6 +288,7 @@ impl Worker {
     fn stop(&mut self, stop: Stop) {
         if self.record.stop.is_none() {
             self.record.stop = Some(stop);
+            self.probes.values_mut().for_each(probes::Probes::only_readiness);
         }
     }
 
@@ -337,7 +340,7 @@ impl Worker {
             }
         };
         let container_id = self.container_id(id);
-        let (started, ready) = self.without_probes(&id.name);
+        let (started, ready) = self.first_verdicts(&id.name, &container_id);
         let exit = match &state.phase {
             ContainerPhase::Running => None,
             ContainerPhase::Exited(exit) => {
@@ -364,8 +367,9 @@ impl Worker {
         record.container_id = Some(container_id);
         match exit {
             None => {
-                record.state = State::Running { since: time(state.started_at), started, ready };
-                self.start_probes(id, started);
+                let since = time(state.started_at);
+                record.state = State::Running { since, started, ready };
+                self.start_probes(id, since, started);
             }
             Some(exit) => {
                 self.probes.remove(&id.name);
@@ -387,14 +391,20 @@ impl Worker {
         }
     }
 
-    fn container(&self, name: &str) -> Option<(ContainerKind, k8s_openapi::api::core::v1::Container)> {
+    fn container(&self, name: &str) -> Option<(ContainerKind, Container)> {
         containers(&self.pod).into_iter().find(|(_, container)| container.name == name)
     }
 
-    fn without_probes(&self, name: &str) -> (bool, bool) {
+    /// Whether the container has started and is ready before a probe of this agent has told: as an earlier agent
+    /// reported of the same run, else as it is without probes.
+    fn first_verdicts(&self, name: &str, container_id: &str) -> (bool, bool) {
         let Some((_, container)) = self.container(name) else { return (true, true) };
-        let started = container.startup_probe.is_none();
-        (started, started && container.readiness_probe.is_none())
+        let reported = reported_status(&self.record, name)
+            .filter(|status| status.container_id.as_deref() == Some(container_id));
+        let before = |of: fn(&ContainerStatus) -> bool| reported.as_ref().is_some_and(of);
+        let started = container.startup_probe.is_none() || before(|status| status.started == Some(true));
+        let ready = container.readiness_probe.is_none() || before(|status| status.ready);
+        (started, started && ready)
     }
 
     fn container_id(&self, id: &ContainerId) -> String {
@@ -442,7 +452,7 @@ impl Worker {
             self.event(Some(container), Kind::Warning, "BackOff", message);
         }
         for name in &decision.kill {
-            self.kill(name, now).await;
+            self.kill(name, Why::Stop, now).await;
         }
         self.kill_overdue(now).await;
         if self.record.stop.is_some() && self.pulling {
@@ -613,63 +623,6 @@ impl Worker {
         }
     }
 
-    /// Asks a container to end: its stop signal now, SIGKILL when the grace period is over.
-    async fn kill(&mut self, name: &str, now: Timestamp) {
-        if self.killing.contains_key(name) {
-            return;
-        }
-        let Some(record) = self.record.containers.iter().find(|record| record.name == name) else { return };
-        let (Some(link), State::Running { .. }) = (self.link.clone(), &record.state) else { return };
-        let id = ContainerId { name: name.to_owned(), attempt: record.restarts };
-        let grace = self.grace();
-        self.event(Some(name), Kind::Normal, "Killing", &format!("Stopping container {name}"));
-        self.killing.insert(name.to_owned(), now + grace);
-        if grace == SignedDuration::ZERO {
-            return; // `kill_overdue` comes next
-        }
-        let container = self.container(name).map(|(_, container)| container);
-        let signal = start::stop_signal(container.clone(), self.images.get(name));
-        let hook = container.as_ref().and_then(|one| one.lifecycle.as_ref()?.pre_stop.clone());
-        let target = container.and_then(|one| self.target(&id, &one));
-        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
-        // Apart from this worker, which hears of the end, and whose deadline the hook does not move.
-        tokio::spawn(async move {
-            if let (Some(hook), Some(target)) = (hook, target)
-                && let Err(error) = probes::hook(&hook, &target).await
-            {
-                let message = format!("PreStopHook failed: {error}");
-                ctx.recorder.pod(&pod, Some(&id.name), Kind::Warning, "FailedPreStopHook", &message);
-            }
-            if let Err(error) = link.signal(id.clone(), signal).await {
-                // It may just have ended; if not, the grace period's end kills it.
-                eprintln!("stop container {}: {error}", id.name);
-            }
-        });
-    }
-
-    async fn kill_overdue(&mut self, now: Timestamp) {
-        let overdue: Vec<String> =
-            self.killing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
-        for name in overdue {
-            let Some(record) = self.record.containers.iter().find(|record| record.name == name) else {
-                continue;
-            };
-            let id = ContainerId { name: name.clone(), attempt: record.restarts };
-            if let Some(link) = &self.link
-                && let Err(error) = link.kill(id).await
-            {
-                self.event(
-                    Some(&name),
-                    Kind::Warning,
-                    "FailedKillPod",
-                    &format!("error killing pod: {error}"),
-                );
-            }
-            // Asked again should the kernel take its time.
-            self.killing.insert(name, now + SignedDuration::from_secs(5));
-        }
-    }
-
     /// Nothing runs and nothing will: takes sandbox, network and volumes away, reports the end, and removes the object if
     /// it was asked to go.
     async fn take_down(&mut self) {
@@ -731,7 +684,7 @@ fn has_limited_volume(pod: &Pod) -> bool {
         .any(|dir| dir.size_limit.is_some() && dir.medium.as_deref().unwrap_or_default().is_empty())
 }
 
-fn reported_status(record: &PodRecord, name: &str) -> Option<k8s_openapi::api::core::v1::ContainerStatus> {
+fn reported_status(record: &PodRecord, name: &str) -> Option<ContainerStatus> {
     let status = &record.reported;
     let lists =
         [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];

@@ -1,6 +1,6 @@
 //! What becomes of a worker's operations and probes: the record, the events, and when a failure is tried again.
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::{api::core::v1::Container, jiff::Timestamp};
 use keeper::protocol::ContainerId;
 use policy::{
     lifecycle::{self, Exit, How, Sandbox, Start, State, Stop},
@@ -15,6 +15,7 @@ use super::{
         start::{self, StartError},
     },
     Done, Subtask, Worker,
+    killing::Why,
 };
 
 impl Worker {
@@ -168,11 +169,10 @@ impl Worker {
     /// What probes and hooks of a container look at.
     pub(super) fn target(&self, id: &ContainerId, container: &Container) -> Option<probes::Target> {
         let ip = self.record.pod_ips.first().and_then(|ip| ip.parse().ok())?;
-        let ports = container.ports.clone().unwrap_or_default();
-        Some(probes::Target { container: id.clone(), ip, ports, link: self.link.clone()? })
+        Some(probes::Target::new(id, container, ip, Some(self.link.clone()?)))
     }
 
-    pub(super) fn start_probes(&mut self, id: &ContainerId, started: bool) {
+    pub(super) fn start_probes(&mut self, id: &ContainerId, since: Timestamp, started: bool) {
         let Some((kind, container)) = self.container(&id.name) else { return };
         let probed = matches!(kind, ContainerKind::App | ContainerKind::Sidecar);
         let any = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
@@ -180,22 +180,26 @@ impl Worker {
             return;
         }
         let Some(target) = self.target(id, &container) else { return };
-        self.probes.insert(id.name.clone(), probes::start(&container, started, &target, &self.reports.0));
+        let mut probes = probes::start(&container, started, since, &target, &self.reports.0);
+        if self.record.stop.is_some() {
+            probes.only_readiness();
+        }
+        self.probes.insert(id.name.clone(), probes);
     }
 
     pub(super) async fn probed(&mut self, report: probes::Report) {
         let name = report.container.name.clone();
-        if let Some(failure) = &report.failure {
-            let message = format!("{} probe failed: {failure}", report.kind.name());
-            self.event(Some(&name), Kind::Warning, "Unhealthy", &message);
-        }
         let Some(record) = self.record_mut(&name) else { return };
         let State::Running { since, started, ready } = record.state else { return };
         if record.restarts != report.container.attempt {
             return;
         }
+        if let Some((reason, message)) = &report.event {
+            self.event(Some(&name), Kind::Warning, reason, message);
+        }
+        let Some(record) = self.record_mut(&name) else { return };
         match (report.kind, report.verdict) {
-            (_, None) => {}
+            (_, None) | (probes::Kind::Liveness, Some(true)) => {}
             (probes::Kind::Readiness, Some(ready)) => record.state = State::Running { since, started, ready },
             (probes::Kind::Startup, Some(true)) => {
                 let ready =
@@ -203,16 +207,14 @@ impl Worker {
                 if let Some(record) = self.record_mut(&name) {
                     record.state = State::Running { since, started: true, ready };
                 }
-                self.start_probes(&report.container, true);
+                self.start_probes(&report.container, since, true);
             }
-            (probes::Kind::Liveness, Some(true)) => {}
+            // Nobody restarts a container of a pod that ends.
+            (_, Some(false)) if self.record.stop.is_some() => {}
             (kind, Some(false)) => {
-                let what = kind.name().to_lowercase();
-                let message = format!("Container {name} failed {what} probe, will be restarted");
-                self.event(Some(&name), Kind::Normal, "Killing", &message);
                 self.probes.remove(&name);
                 let now = self.now();
-                self.kill(&name, now).await;
+                self.kill(&name, Why::Probe(kind), now).await;
             }
         }
     }
