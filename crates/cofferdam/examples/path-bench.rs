@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, networking::v1::NetworkPolicy};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, LogParams, PostParams, WatchEvent, WatchParams},
@@ -61,7 +61,38 @@ fn main() -> Result<()> {
     bench.run(&["image", "load", image.to_str().context("a path")?])?;
     let socket = bench.data.join("run/control.sock");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { measure(node::client::unix(socket), &bench.data).await })
+    runtime.block_on(async { measure(node::client::unix(&socket), &bench.data).await })?;
+    bench.run(&["down"])?;
+    bench.run(&["up", "--nodes", "3"])?;
+    fs::write(&image, node::images::tool_image())?;
+    bench.run(&["image", "load", image.to_str().context("a path")?])?;
+    runtime.block_on(async { across_nodes(node::client::unix(&socket)).await })
+}
+
+/// What it costs a pod's start that other nodes must know it: no policy, then one that means it on another node.
+async fn across_nodes(client: Client) -> Result<()> {
+    let pods = Api::<Pod>::namespaced(client.clone(), "default");
+    one_by_one(&pods, "3 nodes, no policy", Duration::ZERO).await?;
+    let policies = Api::<NetworkPolicy>::namespaced(client, "default");
+    let policy = serde_json::from_value(json!({
+        "metadata": { "name": "allow" },
+        "spec": { "podSelector": { "matchLabels": { "app": "server" } },
+            "ingress": [{ "from": [{ "podSelector": { "matchExpressions": [
+                { "key": "app", "operator": "NotIn", "values": ["server"] }] } }] }] },
+    }))?;
+    policies.create(&PostParams::default(), &policy).await?;
+    for node in 1..=3 {
+        let name = format!("server-{node}");
+        let mut server = pod(&name)?;
+        server.metadata.labels = Some([("app".to_owned(), "server".to_owned())].into());
+        server.spec.get_or_insert_default().node_name = Some(format!("node-{node}"));
+        pods.create(&PostParams::default(), &server).await?;
+        kube::runtime::wait::await_condition(pods.clone(), &name, |pod: Option<&Pod>| {
+            pod.is_some_and(is_running)
+        })
+        .await?;
+    }
+    one_by_one(&pods, "3 nodes, 2 must know it", Duration::ZERO).await
 }
 
 async fn measure(client: Client, data: &Path) -> Result<()> {

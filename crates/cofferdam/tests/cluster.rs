@@ -95,6 +95,41 @@ fn a_cluster_has_the_ranges_it_was_asked_to_have() {
 }
 
 #[test]
+fn a_sandbox_that_cannot_be_taken_over_is_ended_made_anew_and_said() {
+    if skipped("a_sandbox_that_cannot_be_taken_over_is_ended_made_anew_and_said", false) {
+        return;
+    }
+    let cluster = Cluster::with_images(1);
+    cluster.apply("{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: busybox, command: [sleep, '600']}]}}");
+    let before = wait_for(&cluster, "p", "Running");
+    let uid = before["metadata"]["uid"].as_str().expect("a uid");
+    // Whoever answers there now is no keeper: it hangs up.
+    let socket = cluster.data.join("nodes/node-1/var-lib/cofferdam/pods").join(uid).join("keeper.sock");
+    fs::remove_file(&socket).expect("remove the socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("listen");
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    cluster.kill("agent");
+    let mut last = serde_json::Value::Null;
+    for _ in 0..400 {
+        let list = cluster.run(&["get", "events", "-o", "json"]);
+        let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap_or_default();
+        let said =
+            list["items"].as_array().into_iter().flatten().any(|event| {
+                event["reason"] == "SandboxNotTakenOver" && event["involvedObject"]["name"] == "p"
+            });
+        let pod = cluster.run(&["get", "pod", "p", "-o", "json"]);
+        last = serde_json::from_slice(&pod.stdout).unwrap_or_default();
+        let anew =
+            last["status"]["phase"] == "Running" && last["status"]["podIP"] != before["status"]["podIP"];
+        if said && anew {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("nothing was said, or the pod does not run anew: {}{}", last["status"], cluster.logs());
+}
+
+#[test]
 fn up_in_the_foreground_stays_until_a_signal_and_ends_in_order() {
     if skipped("up_in_the_foreground_stays_until_a_signal_and_ends_in_order", false) {
         return;

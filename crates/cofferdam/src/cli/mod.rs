@@ -13,6 +13,7 @@ mod images;
 pub mod logs;
 pub mod manifests;
 mod plan;
+mod plan_env;
 mod pods;
 mod remote;
 mod status;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use node::images::ImageStore;
 use policy::{
     container::{ContainerInput, MountSource, NamespacePaths, PodFiles, Propagation, VolumeMount},
@@ -17,11 +17,13 @@ use policy::{
 };
 use serde_json::{Value, json};
 
+use super::plan_env::{self, Environment, Objects};
 use crate::cluster::layout::Layout;
 
 #[derive(Args)]
 #[command(
-    after_help = "Without -o, prints who each container's processes are and who decided it; with -o json, the whole OCI \
+    after_help = "ConfigMaps and Secrets in the same file are read for the environment; what is not known before the pod is \
+there is said. Without -o, prints who each container's processes are and who decided it; with -o json, the whole OCI \
 runtime Spec too.
 
 Examples:
@@ -38,14 +40,28 @@ pub struct PlanArgs {
 
 pub fn run(layout: &Layout, args: &PlanArgs) -> Result<()> {
     let text = read(&args.file)?;
-    let mut plans = Vec::new();
+    let (mut pods, mut objects) = (Vec::new(), Objects::default());
     for document in serde_yaml::Deserializer::from_str(&text) {
         let value: Value = serde::Deserialize::deserialize(document)
             .with_context(|| format!("{} is not YAML", args.file.display()))?;
         if value.is_null() {
             continue;
         }
-        plans.push(plan(layout, value)?);
+        match (value["apiVersion"].as_str(), value["kind"].as_str()) {
+            (Some("v1"), Some("ConfigMap")) => {
+                let map: ConfigMap = serde_json::from_value(value).context("the manifest's ConfigMap")?;
+                objects.config_maps.insert(map.metadata.name.clone().unwrap_or_default(), map);
+            }
+            (Some("v1"), Some("Secret")) => {
+                let secret = serde_json::from_value(value).context("the manifest's Secret")?;
+                objects.add_secret(secret);
+            }
+            _ => pods.push(value),
+        }
+    }
+    let mut plans = Vec::new();
+    for pod in pods {
+        plans.push(plan(layout, pod, &objects)?);
     }
     let mut out = std::io::stdout().lock();
     for plan in plans {
@@ -79,14 +95,15 @@ struct ContainerPlan {
     image: String,
     image_known: bool,
     effective: Effective,
+    environment: Environment,
     spec: Value,
 }
 
-fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
+fn plan(layout: &Layout, mut object: Value, objects: &Objects) -> Result<Plan> {
     let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
     if (version, kind) != (Some("v1"), Some("Pod")) {
         bail!(
-            "a plan is made of a Pod of v1, not of a {} of {}",
+            "a plan is made of a Pod of v1 (with the ConfigMaps and Secrets it uses beside it), not of a {} of {}",
             kind.unwrap_or("?"),
             version.unwrap_or("?")
         );
@@ -128,19 +145,15 @@ fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
                 nosuid_nodev: true,
             })
             .collect();
-        let env: Vec<(String, String)> = container
-            .env
-            .iter()
-            .flatten()
-            .filter_map(|variable| Some((variable.name.clone(), variable.value.clone()?)))
-            .collect();
+        let environment =
+            plan_env::environment(&pod, &container, objects, &facts).map_err(anyhow::Error::msg)?;
         let spec = policy::container::spec(&ContainerInput {
             pod: &pod,
             container: &container,
             kind,
             effective: &effective,
             image: &config,
-            env: &env,
+            env: &environment.variables,
             mounts: &mounts,
             hostname: &pod_effective.hostname,
             cgroups_path: &Path::new("/cofferdam/node-1/podUID").join(format!("{}_0", container.name)),
@@ -162,6 +175,7 @@ fn plan(layout: &Layout, mut object: Value) -> Result<Plan> {
             image: name,
             image_known: image.is_some(),
             effective,
+            environment,
             spec,
         });
     }
@@ -175,7 +189,7 @@ impl Plan {
             .iter()
             .map(|plan| {
                 json!({ "name": plan.name, "image": plan.image, "imageKnown": plan.image_known,
-                    "effective": plan.effective, "spec": plan.spec })
+                    "effective": plan.effective, "spec": plan.spec, "unknown": plan.environment.unknown })
             })
             .collect();
         json!({ "pod": self.name, "containers": containers })
@@ -200,6 +214,12 @@ impl Plan {
                 if !value.is_null() {
                     writeln!(out, "  {name:22} {:<10} {}", origin, brief(&value))?;
                 }
+            }
+            for (name, value) in &plan.environment.variables {
+                writeln!(out, "  {:22} {:<10} {name}={value}", "environment", "")?;
+            }
+            for line in &plan.environment.unknown {
+                writeln!(out, "  {:22} {:<10} {line}", "not known yet", "")?;
             }
         }
         Ok(())

@@ -36,7 +36,7 @@ async fn send(client: &kube::Client, event: Event) {
             Ok(_) => return,
             // An earlier attempt came through, but for its answer.
             Err(kube::Error::Api(status)) if status.code == 409 => return,
-            Err(kube::Error::Api(status)) if status.code < 500 => {
+            Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
                 let name = event.involved_object.name.unwrap_or_default();
                 eprintln!("event {} of {name}: {status}", event.reason.unwrap_or_default());
                 return;
@@ -151,5 +151,70 @@ impl Recorder {
         if let Err(error) = self.queue.try_send(event) {
             eprintln!("event {reason} ({message}) is lost: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http::{Request, Response, StatusCode};
+    use http_body_util::{BodyExt, Full};
+    use hyper::{body::Incoming, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    /// An API server that is overloaded at first, and refuses what has the reason `Bad`.
+    async fn serve(listener: tokio::net::UnixListener, reasons: mpsc::Sender<String>) {
+        let asked = Arc::new(AtomicU32::new(0));
+        while let Ok((stream, _)) = listener.accept().await {
+            let (asked, reasons) = (asked.clone(), reasons.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (asked, reasons) = (asked.clone(), reasons.clone());
+                async move {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let event: Event = serde_json::from_slice(&body).unwrap();
+                    let reason = event.reason.clone().unwrap_or_default();
+                    let status = match (asked.fetch_add(1, Ordering::Relaxed), reason.as_str()) {
+                        (0, _) => StatusCode::SERVICE_UNAVAILABLE,
+                        (_, "Bad") => StatusCode::UNPROCESSABLE_ENTITY,
+                        _ => StatusCode::CREATED,
+                    };
+                    if status == StatusCode::CREATED {
+                        reasons.send(reason).await.unwrap();
+                    }
+                    // A refusal is no event.
+                    let body = if status == StatusCode::CREATED { body } else { Bytes::new() };
+                    let mut response = Response::new(Full::new(body));
+                    *response.status_mut() = status;
+                    Ok::<Response<Full<Bytes>>, Infallible>(response)
+                }
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn events_wait_for_the_api_server_in_order_and_a_refused_one_stops_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("control.sock");
+        let recorder = Recorder::new(crate::client::unix(&socket), "node-1");
+        for reason in ["First", "Bad", "Last"] {
+            recorder.node("node-1", Kind::Normal, reason, "told while nobody is there");
+        }
+        // Nobody is there at the first attempt.
+        tokio::time::sleep(FIRST_PAUSE).await;
+        let (sender, mut reasons) = mpsc::channel(8);
+        tokio::spawn(serve(tokio::net::UnixListener::bind(&socket).unwrap(), sender));
+        assert_eq!(reasons.recv().await.as_deref(), Some("First"));
+        assert_eq!(reasons.recv().await.as_deref(), Some("Last"));
     }
 }

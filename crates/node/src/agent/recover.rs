@@ -13,6 +13,9 @@ use super::{
     sandbox,
 };
 
+/// How long a keeper may take to end.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A pod that outlived the agent that started it.
 pub struct Survivor {
     pub link: Link,
@@ -61,6 +64,24 @@ pub async fn find(ctx: &Context, pod: &Pod) -> Result<Option<Survivor>, String> 
             Ok(None)
         }
     }
+}
+
+/// Ends a sandbox that cannot be taken over: its keeper, if it hears at all, and what runs in it.
+pub async fn end(ctx: &Context, subject: &Subject) -> Result<(), String> {
+    let socket = ctx.config.pod_dir(&subject.uid).join("keeper.sock");
+    let stopped = async {
+        let (link, _events) = Link::open(UnixStream::connect(&socket)?)?;
+        link.stop().await
+    };
+    // It did not do what it was asked before; that its processes end does not depend on it.
+    if !matches!(tokio::time::timeout(PATIENCE, stopped).await, Ok(Ok(()))) {
+        eprintln!("the keeper behind {} does not end when asked to", socket.display());
+    }
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.to_string()),
+        _ => {}
+    }
+    sandbox::clear(ctx, subject)
 }
 
 /// Ends what runs for a pod that the API server has forgotten while no agent looked.

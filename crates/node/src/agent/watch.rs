@@ -483,8 +483,8 @@ impl Cluster {
     }
 
     /// A pod whose keeper lives but cannot be used: it is ended, so that nothing of the pod runs twice, and said.
-    fn not_taken_over(&self, pod: &Pod, error: &str) {
-        let ended = super::sandbox::clear(&self.ctx, &super::report::Subject::of(pod));
+    async fn not_taken_over(&self, pod: &Pod, error: &str) {
+        let ended = recover::end(&self.ctx, &super::report::Subject::of(pod)).await;
         let end = match ended {
             Ok(()) => "it was ended, and the pod gets a new sandbox".to_owned(),
             Err(error) => format!("and what it left could not be ended: {error}"),
@@ -506,7 +506,7 @@ impl Cluster {
             match recover::find(&self.ctx, pod).await {
                 Ok(survivor) => survivors.push(survivor),
                 Err(error) => {
-                    self.not_taken_over(pod, &error);
+                    self.not_taken_over(pod, &error).await;
                     survivors.push(None);
                 }
             }

@@ -290,6 +290,11 @@ impl NodeNet {
         self.shared.lock().generation
     }
 
+    /// What of the table follows from the policies, as it is wanted.
+    pub fn rule_set(&self) -> ir::RuleSet {
+        self.shared.lock().compiler.rule_set()
+    }
+
     /// Reads the table back and says what differs from what is wanted, a line each; empty if nothing does.
     pub fn verify(&self) -> Result<Vec<String>, NetError> {
         let mut state = self.shared.lock();
