@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod apiserver;
+pub mod authorization;
 mod bootstrap;
 pub mod controllers;
 pub mod pki;
@@ -109,7 +110,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
     let server = apiserver::ApiServer::new(store.clone(), settings)?;
     let client = server.client(apiserver::User::component("system:apiserver"));
-    bootstrap::run(&client, service_ip, for_pods.unwrap_or(address)).await?;
+    let roles = authorization::bootstrap::run(&client)
+        .map_err(|source| Error::Bootstrap { what: "the default roles", source });
+    futures::try_join!(roles, bootstrap::run(&client, service_ip, for_pods.unwrap_or(address)))?;
 
     let mut parts = JoinSet::new();
     for socket in [config.tls].into_iter().chain(config.tls_for_pods) {
@@ -123,10 +126,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
         let listener = tokio::net::UnixListener::from_std(socket).map_err(io("unix socket"))?;
         parts.spawn(apiserver::serve_unix(server.clone(), listener, user).map_err(Error::from));
     }
-    let client = |name| server.client(apiserver::User::component(name));
-    let scheduler = scheduler::run(client("system:kube-scheduler"));
+    let scheduler = scheduler::run(server.client(apiserver::User::new("system:kube-scheduler", [])));
     parts.spawn(scheduler.map(|_| Err(Error::Ended("scheduler"))));
-    let controllers = controllers::run(client("system:kube-controller-manager"), pki.authority.clone());
+    let controllers = controllers::run(
+        server.client(apiserver::User::component("system:kube-controller-manager")),
+        pki.authority.clone(),
+    );
     parts.spawn(controllers.map(|_| Err(Error::Ended("controllers"))));
     parts.spawn(apiserver::expire_events(store.clone()).map(|()| Err(Error::Ended("expiry of events"))));
     parts.spawn(async move { Err(Error::StoreFailed(store.failed().await)) });

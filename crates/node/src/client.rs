@@ -72,7 +72,15 @@ impl Service<Uri> for Connector {
 
 /// A client whose requests go to the API server behind the unix socket at `path`, with `default` as its namespace.
 pub fn unix(path: impl Into<PathBuf>) -> kube::Client {
-    let pool = Client::builder(TokioExecutor::new()).build(Connector(path.into()));
+    client(Client::builder(TokioExecutor::new()).build(Connector(path.into())))
+}
+
+/// The same over one connection for all requests (HTTP/2): for many watches.
+pub fn multiplexed(path: impl Into<PathBuf>) -> kube::Client {
+    client(Client::builder(TokioExecutor::new()).http2_only(true).build(Connector(path.into())))
+}
+
+fn client(pool: Client<Connector, kube::client::Body>) -> kube::Client {
     let service = service_fn(move |mut request: Request<kube::client::Body>| {
         let pool = pool.clone();
         async move {

@@ -9,6 +9,7 @@ pub mod network_policy;
 pub mod node_facts;
 pub mod pod_dns;
 pub mod pod_security;
+pub mod rbac;
 pub mod resources;
 pub mod scheduling;
 pub mod seccomp;

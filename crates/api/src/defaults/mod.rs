@@ -7,6 +7,7 @@
 mod meta;
 mod network;
 mod pod;
+mod rbac;
 mod workload;
 
 use serde_json::{Map, Value};
@@ -33,6 +34,7 @@ pub fn apply_kind(group: &str, kind: &str, object: &mut Value) {
         ("", "Endpoints") => network::endpoints(root),
         ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(root),
         ("networking.k8s.io", "NetworkPolicy") => network::network_policy(root),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding(root),
         ("", "Secret") => meta::secret(root),
         ("", "Namespace") => meta::namespace(root),
         ("", "Node") => meta::node(root),

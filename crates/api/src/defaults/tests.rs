@@ -358,3 +358,19 @@ fn the_quality_of_service_class_follows_requests_and_limits() {
     assert_eq!(pod(json!({"requests": {"cpu": "1m"}})), "Burstable");
     assert_eq!(pod(json!({"limits": {"cpu": "1"}})), "Burstable");
 }
+
+#[test]
+fn users_groups_and_roles_are_of_the_rbac_group() {
+    let group = "rbac.authorization.k8s.io";
+    check(
+        group,
+        "RoleBinding",
+        json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [
+            {"kind": "User", "name": "u"}, {"kind": "Group", "name": "g"}, {"kind": "ServiceAccount", "name": "s"}
+        ]}),
+        json!({"roleRef": {"apiGroup": group, "kind": "Role", "name": "r"}, "subjects": [
+            {"apiGroup": group, "kind": "User", "name": "u"}, {"apiGroup": group, "kind": "Group", "name": "g"},
+            {"kind": "ServiceAccount", "name": "s"}
+        ]}),
+    );
+}

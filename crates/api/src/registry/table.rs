@@ -178,6 +178,17 @@ pub(super) static RESOURCES: &[Resource] = &[
         short_names: &["netpol"],
         ..row("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "networkpolicy", Namespaced)
     },
+    row("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "clusterrole", Cluster),
+    row(
+        "rbac.authorization.k8s.io",
+        "v1",
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        "clusterrolebinding",
+        Cluster,
+    ),
+    row("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", Namespaced),
+    row("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding", Namespaced),
     row("coordination.k8s.io", "v1", "Lease", "leases", "lease", Namespaced),
     row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice", Namespaced),
 ];

@@ -17,7 +17,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.apps.v1.Deployment", kinds: &[k("apps", "v1", "Deployment")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(3)), 0, 2),
         f("status", One(Object(4)), 0, 3),
     ] },
@@ -33,7 +33,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(0)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.apps.v1.DeploymentSpec", kinds: &[], atomic: false, fields: &[
         f("minReadySeconds", One(Int32), 0, 5).by_value(),
@@ -41,7 +41,7 @@ pub(super) static TYPES: &[Type] = &[
         f("progressDeadlineSeconds", One(Int32), 0, 9),
         f("replicas", One(Int32), 0, 1),
         f("revisionHistoryLimit", One(Int32), 0, 6),
-        f("selector", One(Object(241)), 0, 2).required(),
+        f("selector", One(Object(253)), 0, 2).required(),
         f("strategy", One(Object(5)), 0, 4).retain_keys(),
         f("template", One(Object(167)), 0, 3).required(),
     ] },
@@ -63,7 +63,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.apps.v1.ReplicaSet", kinds: &[k("apps", "v1", "ReplicaSet")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(9)), 0, 2),
         f("status", One(Object(10)), 0, 3),
     ] },
@@ -78,12 +78,12 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(6)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.apps.v1.ReplicaSetSpec", kinds: &[], atomic: false, fields: &[
         f("minReadySeconds", One(Int32), 0, 4).by_value(),
         f("replicas", One(Int32), 0, 1),
-        f("selector", One(Object(241)), 0, 2).required(),
+        f("selector", One(Object(253)), 0, 2).required(),
         f("template", One(Object(167)), 0, 3),
     ] },
     Type { name: "io.k8s.api.apps.v1.ReplicaSetStatus", kinds: &[], atomic: false, fields: &[
@@ -108,7 +108,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.authentication.v1.SelfSubjectReview", kinds: &[k("authentication.k8s.io", "v1", "SelfSubjectReview")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("status", One(Object(14)), 0, 2),
     ] },
     Type { name: "io.k8s.api.authentication.v1.SelfSubjectReviewStatus", kinds: &[], atomic: false, fields: &[
@@ -117,7 +117,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.authentication.v1.TokenRequest", kinds: &[k("authentication.k8s.io", "v1", "TokenRequest")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(16)), 0, 2).required(),
         f("status", One(Object(17)), 0, 3),
     ] },
@@ -133,7 +133,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.authentication.v1.TokenReview", kinds: &[k("authentication.k8s.io", "v1", "TokenReview")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(19)), 0, 2).required(),
         f("status", One(Object(20)), 0, 3),
     ] },
@@ -155,16 +155,16 @@ pub(super) static TYPES: &[Type] = &[
     ] },
     Type { name: "io.k8s.api.authorization.v1.FieldSelectorAttributes", kinds: &[], atomic: false, fields: &[
         f("rawSelector", One(String), 0, 1),
-        f("requirements", List(Object(240)), 0, 2).atomic(),
+        f("requirements", List(Object(252)), 0, 2).atomic(),
     ] },
     Type { name: "io.k8s.api.authorization.v1.LabelSelectorAttributes", kinds: &[], atomic: false, fields: &[
         f("rawSelector", One(String), 0, 1),
-        f("requirements", List(Object(242)), 0, 2).atomic(),
+        f("requirements", List(Object(254)), 0, 2).atomic(),
     ] },
     Type { name: "io.k8s.api.authorization.v1.LocalSubjectAccessReview", kinds: &[k("authorization.k8s.io", "v1", "LocalSubjectAccessReview")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(34)), 0, 2).required(),
         f("status", One(Object(35)), 0, 3),
     ] },
@@ -196,7 +196,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.authorization.v1.SelfSubjectAccessReview", kinds: &[k("authorization.k8s.io", "v1", "SelfSubjectAccessReview")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(30)), 0, 2).required(),
         f("status", One(Object(35)), 0, 3),
     ] },
@@ -207,7 +207,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.authorization.v1.SelfSubjectRulesReview", kinds: &[k("authorization.k8s.io", "v1", "SelfSubjectRulesReview")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(32)), 0, 2).required(),
         f("status", One(Object(36)), 0, 3),
     ] },
@@ -217,7 +217,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.authorization.v1.SubjectAccessReview", kinds: &[k("authorization.k8s.io", "v1", "SubjectAccessReview")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(34)), 0, 2).required(),
         f("status", One(Object(35)), 0, 3),
     ] },
@@ -244,7 +244,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.autoscaling.v1.Scale", kinds: &[k("autoscaling", "v1", "Scale")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(38)), 0, 2),
         f("status", One(Object(39)), 0, 3),
     ] },
@@ -258,14 +258,14 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.coordination.v1.Lease", kinds: &[k("coordination.k8s.io", "v1", "Lease")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(42)), 0, 2),
     ] },
     Type { name: "io.k8s.api.coordination.v1.LeaseList", kinds: &[k("coordination.k8s.io", "v1", "LeaseList")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(40)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.coordination.v1.LeaseSpec", kinds: &[], atomic: false, fields: &[
         f("acquireTime", One(MicroTime), 0, 3),
@@ -311,7 +311,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.core.v1.Binding", kinds: &[k("", "v1", "Binding")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("target", One(Object(143)), 0, 2).required(),
     ] },
     Type { name: "io.k8s.api.core.v1.CSIVolumeSource", kinds: &[], atomic: false, fields: &[
@@ -343,7 +343,7 @@ pub(super) static TYPES: &[Type] = &[
         f("timeoutSeconds", One(Int32), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.ClusterTrustBundleProjection", kinds: &[], atomic: false, fields: &[
-        f("labelSelector", One(Object(241)), 0, 3),
+        f("labelSelector", One(Object(253)), 0, 3),
         f("name", One(String), 0, 1),
         f("optional", One(Bool), 0, 5),
         f("path", One(String), 0, 4).required(),
@@ -355,7 +355,7 @@ pub(super) static TYPES: &[Type] = &[
         f("data", Map(String), 0, 2),
         f("immutable", One(Bool), 0, 4),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.ConfigMapEnvSource", kinds: &[], atomic: false, fields: &[
         f("name", One(String), 1, 1),
@@ -370,7 +370,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(56)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.ConfigMapNodeConfigSource", kinds: &[], atomic: false, fields: &[
         f("kubeletConfigKey", One(String), 0, 5).required(),
@@ -526,14 +526,14 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.core.v1.Endpoints", kinds: &[k("", "v1", "Endpoints")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("subsets", List(Object(83)), 0, 2).atomic(),
     ] },
     Type { name: "io.k8s.api.core.v1.EndpointsList", kinds: &[k("", "v1", "EndpointsList")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(84)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.EnvFromSource", kinds: &[], atomic: false, fields: &[
         f("configMapRef", One(Object(57)), 0, 2),
@@ -593,7 +593,7 @@ pub(super) static TYPES: &[Type] = &[
         f("kind", One(String), 0, 0),
         f("lastTimestamp", One(Time), 0, 7),
         f("message", One(String), 0, 4),
-        f("metadata", One(Object(245)), 0, 1).required(),
+        f("metadata", One(Object(257)), 0, 1).required(),
         f("reason", One(String), 0, 3),
         f("related", One(Object(143)), 0, 13),
         f("reportingComponent", One(String), 0, 14),
@@ -606,7 +606,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(91)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.EventSeries", kinds: &[], atomic: false, fields: &[
         f("count", One(Int32), 0, 1).by_value(),
@@ -743,7 +743,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.core.v1.Namespace", kinds: &[k("", "v1", "Namespace")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(122)), 0, 2),
         f("status", One(Object(123)), 0, 3),
     ] },
@@ -758,7 +758,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(119)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.NamespaceSpec", kinds: &[], atomic: false, fields: &[
         f("finalizers", List(String), 0, 1).atomic(),
@@ -770,7 +770,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.core.v1.Node", kinds: &[k("", "v1", "Node")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(138)), 0, 2),
         f("status", One(Object(139)), 0, 3),
     ] },
@@ -809,7 +809,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(124)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.NodeRuntimeHandler", kinds: &[], atomic: false, fields: &[
         f("features", One(Object(134)), 0, 2),
@@ -890,14 +890,14 @@ pub(super) static TYPES: &[Type] = &[
         f("dataSource", One(Object(206)), 0, 7),
         f("dataSourceRef", One(Object(207)), 0, 8),
         f("resources", One(Object(213)), 0, 2),
-        f("selector", One(Object(241)), 0, 4),
+        f("selector", One(Object(253)), 0, 4),
         f("storageClassName", One(String), 0, 5).by_pointer(),
         f("volumeAttributesClassName", One(String), 0, 9),
         f("volumeMode", One(String), 0, 6),
         f("volumeName", One(String), 0, 3),
     ] },
     Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimTemplate", kinds: &[], atomic: false, fields: &[
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(144)), 0, 2).required(),
     ] },
     Type { name: "io.k8s.api.core.v1.PersistentVolumeClaimVolumeSource", kinds: &[], atomic: false, fields: &[
@@ -911,7 +911,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.core.v1.Pod", kinds: &[k("", "v1", "Pod")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(165)), 0, 2),
         f("status", One(Object(166)), 0, 3),
     ] },
@@ -920,10 +920,10 @@ pub(super) static TYPES: &[Type] = &[
         f("requiredDuringSchedulingIgnoredDuringExecution", List(Object(150)), 0, 1).atomic(),
     ] },
     Type { name: "io.k8s.api.core.v1.PodAffinityTerm", kinds: &[], atomic: false, fields: &[
-        f("labelSelector", One(Object(241)), 0, 1),
+        f("labelSelector", One(Object(253)), 0, 1),
         f("matchLabelKeys", List(String), 0, 5).atomic(),
         f("mismatchLabelKeys", List(String), 0, 6).atomic(),
-        f("namespaceSelector", One(Object(241)), 0, 4),
+        f("namespaceSelector", One(Object(253)), 0, 4),
         f("namespaces", List(String), 0, 2).atomic(),
         f("topologyKey", One(String), 0, 3).required(),
     ] },
@@ -969,7 +969,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(148)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.PodOS", kinds: &[], atomic: false, fields: &[
         f("name", One(String), 0, 1).required(),
@@ -1071,7 +1071,7 @@ pub(super) static TYPES: &[Type] = &[
         f("startTime", One(Time), 0, 7),
     ] },
     Type { name: "io.k8s.api.core.v1.PodTemplateSpec", kinds: &[], atomic: false, fields: &[
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(165)), 0, 2),
     ] },
     Type { name: "io.k8s.api.core.v1.PortStatus", kinds: &[], atomic: false, fields: &[
@@ -1171,7 +1171,7 @@ pub(super) static TYPES: &[Type] = &[
         f("data", Map(Bytes), 0, 2),
         f("immutable", One(Bool), 0, 5),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("stringData", Map(String), 0, 4),
         f("type", One(String), 0, 3),
     ] },
@@ -1188,7 +1188,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(183)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.SecretProjection", kinds: &[], atomic: false, fields: &[
         f("items", List(Object(111)), 0, 2).atomic(),
@@ -1218,7 +1218,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.core.v1.Service", kinds: &[k("", "v1", "Service")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(196)), 0, 2),
         f("status", One(Object(197)), 0, 3),
     ] },
@@ -1227,14 +1227,14 @@ pub(super) static TYPES: &[Type] = &[
         f("automountServiceAccountToken", One(Bool), 0, 4),
         f("imagePullSecrets", List(Object(117)), 0, 3).atomic(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("secrets", List(Object(143)), 0, 2).by_keys(&["name"]).patch_merge().patch_key("name"),
     ] },
     Type { name: "io.k8s.api.core.v1.ServiceAccountList", kinds: &[k("", "v1", "ServiceAccountList")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(191)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.ServiceAccountTokenProjection", kinds: &[], atomic: false, fields: &[
         f("audience", One(String), 0, 1),
@@ -1245,7 +1245,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(190)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.ServicePort", kinds: &[], atomic: false, fields: &[
         f("appProtocol", One(String), 0, 6),
@@ -1278,7 +1278,7 @@ pub(super) static TYPES: &[Type] = &[
         f("type", One(String), 0, 4),
     ] },
     Type { name: "io.k8s.api.core.v1.ServiceStatus", kinds: &[], atomic: false, fields: &[
-        f("conditions", List(Object(238)), 0, 2).by_keys(&["type"]).patch_merge().patch_key("type"),
+        f("conditions", List(Object(250)), 0, 2).by_keys(&["type"]).patch_merge().patch_key("type"),
         f("loadBalancer", One(Object(116)), 0, 1),
     ] },
     Type { name: "io.k8s.api.core.v1.SessionAffinityConfig", kinds: &[], atomic: false, fields: &[
@@ -1316,7 +1316,7 @@ pub(super) static TYPES: &[Type] = &[
         f("value", One(String), 0, 3),
     ] },
     Type { name: "io.k8s.api.core.v1.TopologySpreadConstraint", kinds: &[], atomic: false, fields: &[
-        f("labelSelector", One(Object(241)), 0, 4),
+        f("labelSelector", One(Object(253)), 0, 4),
         f("matchLabelKeys", List(String), 0, 8).atomic(),
         f("maxSkew", One(Int32), 0, 1).required(),
         f("minDomains", One(Int32), 0, 5),
@@ -1451,14 +1451,14 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("endpoints", List(Object(218)), 0, 2).required().atomic(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("ports", List(Object(221)), 0, 3).atomic(),
     ] },
     Type { name: "io.k8s.api.discovery.v1.EndpointSliceList", kinds: &[k("discovery.k8s.io", "v1", "EndpointSliceList")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(222)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.discovery.v1.ForNode", kinds: &[], atomic: false, fields: &[
         f("name", One(String), 0, 1).required(),
@@ -1475,7 +1475,7 @@ pub(super) static TYPES: &[Type] = &[
         f("deprecatedSource", One(Object(94)), 0, 12),
         f("eventTime", One(MicroTime), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("note", One(String), 0, 10),
         f("reason", One(String), 0, 7),
         f("regarding", One(Object(143)), 0, 8),
@@ -1489,7 +1489,7 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(226)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.events.v1.EventSeries", kinds: &[], atomic: false, fields: &[
         f("count", One(Int32), 0, 1).required(),
@@ -1502,7 +1502,7 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.networking.v1.NetworkPolicy", kinds: &[k("networking.k8s.io", "v1", "NetworkPolicy")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
         f("spec", One(Object(236)), 0, 2),
     ] },
     Type { name: "io.k8s.api.networking.v1.NetworkPolicyEgressRule", kinds: &[], atomic: false, fields: &[
@@ -1517,12 +1517,12 @@ pub(super) static TYPES: &[Type] = &[
         f("apiVersion", One(String), 0, 0),
         f("items", List(Object(230)), 0, 2).required(),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
     ] },
     Type { name: "io.k8s.api.networking.v1.NetworkPolicyPeer", kinds: &[], atomic: false, fields: &[
         f("ipBlock", One(Object(229)), 0, 3),
-        f("namespaceSelector", One(Object(241)), 0, 2),
-        f("podSelector", One(Object(241)), 0, 1),
+        f("namespaceSelector", One(Object(253)), 0, 2),
+        f("podSelector", One(Object(253)), 0, 1),
     ] },
     Type { name: "io.k8s.api.networking.v1.NetworkPolicyPort", kinds: &[], atomic: false, fields: &[
         f("endPort", One(Int32), 0, 3),
@@ -1532,14 +1532,86 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.api.networking.v1.NetworkPolicySpec", kinds: &[], atomic: false, fields: &[
         f("egress", List(Object(231)), 0, 3).atomic(),
         f("ingress", List(Object(232)), 0, 2).atomic(),
-        f("podSelector", One(Object(241)), 0, 1),
+        f("podSelector", One(Object(253)), 0, 1),
         f("policyTypes", List(String), 0, 4).atomic(),
     ] },
     Type { name: "io.k8s.api.policy.v1.Eviction", kinds: &[k("policy", "v1", "Eviction")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
-        f("deleteOptions", One(Object(239)), 0, 2),
+        f("deleteOptions", One(Object(251)), 0, 2),
         f("kind", One(String), 0, 0),
-        f("metadata", One(Object(245)), 0, 1),
+        f("metadata", One(Object(257)), 0, 1),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.AggregationRule", kinds: &[], atomic: false, fields: &[
+        f("clusterRoleSelectors", List(Object(253)), 0, 1).atomic(),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.ClusterRole", kinds: &[k("rbac.authorization.k8s.io", "v1", "ClusterRole")], atomic: false, fields: &[
+        f("aggregationRule", One(Object(238)), 0, 3),
+        f("apiVersion", One(String), 0, 0),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(257)), 0, 1),
+        f("rules", List(Object(243)), 0, 2).atomic(),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.ClusterRoleBinding", kinds: &[k("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding")], atomic: false, fields: &[
+        f("apiVersion", One(String), 0, 0),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(257)), 0, 1),
+        f("roleRef", One(Object(248)), 0, 3).required(),
+        f("subjects", List(Object(249)), 0, 2).atomic(),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.ClusterRoleBindingList", kinds: &[k("rbac.authorization.k8s.io", "v1", "ClusterRoleBindingList")], atomic: false, fields: &[
+        f("apiVersion", One(String), 0, 0),
+        f("items", List(Object(240)), 0, 2).required(),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(255)), 0, 1),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.ClusterRoleList", kinds: &[k("rbac.authorization.k8s.io", "v1", "ClusterRoleList")], atomic: false, fields: &[
+        f("apiVersion", One(String), 0, 0),
+        f("items", List(Object(239)), 0, 2).required(),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(255)), 0, 1),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.PolicyRule", kinds: &[], atomic: false, fields: &[
+        f("apiGroups", List(String), 0, 2).atomic(),
+        f("nonResourceURLs", List(String), 0, 5).atomic(),
+        f("resourceNames", List(String), 0, 4).atomic(),
+        f("resources", List(String), 0, 3).atomic(),
+        f("verbs", List(String), 0, 1).required().atomic(),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.Role", kinds: &[k("rbac.authorization.k8s.io", "v1", "Role")], atomic: false, fields: &[
+        f("apiVersion", One(String), 0, 0),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(257)), 0, 1),
+        f("rules", List(Object(243)), 0, 2).atomic(),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.RoleBinding", kinds: &[k("rbac.authorization.k8s.io", "v1", "RoleBinding")], atomic: false, fields: &[
+        f("apiVersion", One(String), 0, 0),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(257)), 0, 1),
+        f("roleRef", One(Object(248)), 0, 3).required(),
+        f("subjects", List(Object(249)), 0, 2).atomic(),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.RoleBindingList", kinds: &[k("rbac.authorization.k8s.io", "v1", "RoleBindingList")], atomic: false, fields: &[
+        f("apiVersion", One(String), 0, 0),
+        f("items", List(Object(245)), 0, 2).required(),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(255)), 0, 1),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.RoleList", kinds: &[k("rbac.authorization.k8s.io", "v1", "RoleList")], atomic: false, fields: &[
+        f("apiVersion", One(String), 0, 0),
+        f("items", List(Object(244)), 0, 2).required(),
+        f("kind", One(String), 0, 0),
+        f("metadata", One(Object(255)), 0, 1),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.RoleRef", kinds: &[], atomic: true, fields: &[
+        f("apiGroup", One(String), 0, 1).required(),
+        f("kind", One(String), 0, 2).required(),
+        f("name", One(String), 0, 3).required(),
+    ] },
+    Type { name: "io.k8s.api.rbac.v1.Subject", kinds: &[], atomic: true, fields: &[
+        f("apiGroup", One(String), 0, 2),
+        f("kind", One(String), 0, 1).required(),
+        f("name", One(String), 0, 3).required(),
+        f("namespace", One(String), 0, 4),
     ] },
     Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Condition", kinds: &[], atomic: false, fields: &[
         f("lastTransitionTime", One(Time), 0, 4).required(),
@@ -1556,7 +1628,7 @@ pub(super) static TYPES: &[Type] = &[
         f("ignoreStoreReadErrorWithClusterBreakingPotential", One(Bool), 0, 6),
         f("kind", One(String), 0, 0),
         f("orphanDependents", One(Bool), 0, 3),
-        f("preconditions", One(Object(247)), 0, 2),
+        f("preconditions", One(Object(259)), 0, 2),
         f("propagationPolicy", One(String), 0, 4),
     ] },
     Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.FieldSelectorRequirement", kinds: &[], atomic: false, fields: &[
@@ -1565,7 +1637,7 @@ pub(super) static TYPES: &[Type] = &[
         f("values", List(String), 0, 3).atomic(),
     ] },
     Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector", kinds: &[], atomic: true, fields: &[
-        f("matchExpressions", List(Object(242)), 0, 2).atomic(),
+        f("matchExpressions", List(Object(254)), 0, 2).atomic(),
         f("matchLabels", Map(String), 0, 1),
     ] },
     Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", kinds: &[], atomic: false, fields: &[
@@ -1597,10 +1669,10 @@ pub(super) static TYPES: &[Type] = &[
         f("generateName", One(String), 0, 2),
         f("generation", One(Int64), 0, 7).by_value(),
         f("labels", Map(String), 0, 11),
-        f("managedFields", List(Object(244)), 0, 17).atomic(),
+        f("managedFields", List(Object(256)), 0, 17).atomic(),
         f("name", One(String), 0, 1),
         f("namespace", One(String), 0, 3),
-        f("ownerReferences", List(Object(246)), 0, 13).by_keys(&["uid"]).patch_merge().patch_key("uid"),
+        f("ownerReferences", List(Object(258)), 0, 13).by_keys(&["uid"]).patch_merge().patch_key("uid"),
         f("resourceVersion", One(String), 0, 6),
         f("selfLink", One(String), 0, 4),
         f("uid", One(String), 0, 5),
@@ -1620,10 +1692,10 @@ pub(super) static TYPES: &[Type] = &[
     Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.Status", kinds: &[k("*", "*", "Status")], atomic: false, fields: &[
         f("apiVersion", One(String), 0, 0),
         f("code", One(Int32), 0, 6).by_value(),
-        f("details", One(Object(250)), 0, 5),
+        f("details", One(Object(262)), 0, 5),
         f("kind", One(String), 0, 0),
         f("message", One(String), 0, 3),
-        f("metadata", One(Object(243)), 0, 1),
+        f("metadata", One(Object(255)), 0, 1),
         f("reason", One(String), 0, 4),
         f("status", One(String), 0, 2),
     ] },
@@ -1633,7 +1705,7 @@ pub(super) static TYPES: &[Type] = &[
         f("reason", One(String), 0, 1),
     ] },
     Type { name: "io.k8s.apimachinery.pkg.apis.meta.v1.StatusDetails", kinds: &[], atomic: false, fields: &[
-        f("causes", List(Object(249)), 0, 4).atomic(),
+        f("causes", List(Object(261)), 0, 4).atomic(),
         f("group", One(String), 0, 2),
         f("kind", One(String), 0, 3),
         f("name", One(String), 0, 1),
@@ -1664,9 +1736,13 @@ pub(super) static TYPES: &[Type] = &[
 /// Kind, group, version, index of the type; sorted.
 pub(super) static KINDS: &[(&str, &str, &str, u16)] = &[
     ("Binding", "", "v1", 49),
+    ("ClusterRole", "rbac.authorization.k8s.io", "v1", 239),
+    ("ClusterRoleBinding", "rbac.authorization.k8s.io", "v1", 240),
+    ("ClusterRoleBindingList", "rbac.authorization.k8s.io", "v1", 241),
+    ("ClusterRoleList", "rbac.authorization.k8s.io", "v1", 242),
     ("ConfigMap", "", "v1", 56),
     ("ConfigMapList", "", "v1", 59),
-    ("DeleteOptions", "*", "*", 239),
+    ("DeleteOptions", "*", "*", 251),
     ("Deployment", "apps", "v1", 0),
     ("DeploymentList", "apps", "v1", 2),
     ("EndpointSlice", "discovery.k8s.io", "v1", 222),
@@ -1691,6 +1767,10 @@ pub(super) static KINDS: &[(&str, &str, &str, u16)] = &[
     ("PodList", "", "v1", 158),
     ("ReplicaSet", "apps", "v1", 6),
     ("ReplicaSetList", "apps", "v1", 8),
+    ("Role", "rbac.authorization.k8s.io", "v1", 244),
+    ("RoleBinding", "rbac.authorization.k8s.io", "v1", 245),
+    ("RoleBindingList", "rbac.authorization.k8s.io", "v1", 246),
+    ("RoleList", "rbac.authorization.k8s.io", "v1", 247),
     ("Scale", "autoscaling", "v1", 37),
     ("Secret", "", "v1", 183),
     ("SecretList", "", "v1", 186),
@@ -1701,9 +1781,9 @@ pub(super) static KINDS: &[(&str, &str, &str, u16)] = &[
     ("ServiceAccount", "", "v1", 191),
     ("ServiceAccountList", "", "v1", 192),
     ("ServiceList", "", "v1", 194),
-    ("Status", "*", "*", 248),
+    ("Status", "*", "*", 260),
     ("SubjectAccessReview", "authorization.k8s.io", "v1", 33),
     ("TokenRequest", "authentication.k8s.io", "v1", 15),
     ("TokenReview", "authentication.k8s.io", "v1", 18),
-    ("WatchEvent", "*", "*", 251),
+    ("WatchEvent", "*", "*", 263),
 ];

@@ -9,6 +9,7 @@ mod network_policy;
 mod pod;
 mod pod_update;
 pub mod quantity;
+mod rbac;
 mod records;
 mod resources;
 mod scheduling;
@@ -113,6 +114,12 @@ fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
         ("", "ReplicationController") => workload::replication_controller(errors, root),
         ("", "Service") => service::service(errors, root),
         ("networking.k8s.io", "NetworkPolicy") => network_policy::network_policy(errors, root),
+        ("rbac.authorization.k8s.io", "Role") => rbac::rules(errors, root, rbac::Scope::Namespace),
+        ("rbac.authorization.k8s.io", "ClusterRole") => rbac::cluster_role(errors, root),
+        ("rbac.authorization.k8s.io", "RoleBinding") => rbac::binding(errors, root, rbac::Scope::Namespace),
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
+            rbac::binding(errors, root, rbac::Scope::Cluster);
+        }
         ("", "ConfigMap") => records::config_map(errors, root),
         ("", "Secret") => records::secret(errors, root),
         ("", "Namespace") => records::namespace(errors, root),
@@ -135,6 +142,12 @@ fn transition(errors: &mut ErrorList, group: &str, kind: &str, new: &At<'_>, old
             }
         }
         ("", "Service") => service::update(errors, new, old),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            let (now, was) = (new.child("roleRef"), old.child("roleRef"));
+            if now.value() != was.value() {
+                errors.push(now.invalid("cannot change roleRef"));
+            }
+        }
         ("", "ConfigMap") => records::immutable(errors, new, old, &["data", "binaryData"]),
         ("", "Secret") => {
             new.child("type").immutable(errors, &old.child("type"));

@@ -12,6 +12,7 @@ mod objects;
 mod pod_parts;
 mod pods;
 mod random;
+mod rbac;
 
 /// `object` with the value at `pointer` put in or, where it is null, taken out. Parents are made as objects.
 fn with(mut object: Value, pointer: &str, value: Value) -> Value {
@@ -49,7 +50,7 @@ fn messages(list: &ErrorList) -> Vec<String> {
 }
 
 fn is_namespaced(kind: &str) -> bool {
-    !matches!(kind, "Namespace" | "Node")
+    !matches!(kind, "Namespace" | "Node" | "ClusterRole" | "ClusterRoleBinding")
 }
 
 /// Creates the object after defaulting, as the server does.

@@ -1,14 +1,18 @@
-//! Who asks, and whether they may. Until roles are served there are two kinds of people: members of `system:masters`, who
-//! may do everything, and node agents, who may do what a node needs. All others are refused.
+//! Who asks, and what a request asks of whom: the words in which [`crate::authorization`] is asked.
 
 use std::collections::BTreeMap;
 
-use api::ApiError;
-use api::field::quote;
+use api::{ApiError, registry::Resource};
+use policy::rbac::{Request, Target};
 
-use super::request::{Route, Verb};
+use super::{
+    ApiServer,
+    request::{Query, Route, Verb},
+    select::Selection,
+};
+use crate::authorization::Question;
 
-/// An authenticated client.
+/// An authenticated client, or nobody in particular ([`User::anonymous`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
@@ -21,14 +25,27 @@ pub struct User {
 
 const MASTERS: &str = "system:masters";
 const NODES: &str = "system:nodes";
-const AUTHENTICATED: &str = "system:authenticated";
 
 impl User {
+    pub const ANONYMOUS: &str = "system:anonymous";
+    pub const AUTHENTICATED: &str = "system:authenticated";
+    pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+
     /// `groups` are those its credentials name; `system:authenticated` is added.
     pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = String>) -> User {
         let mut groups: Vec<String> = groups.into_iter().collect();
-        groups.push(AUTHENTICATED.into());
+        groups.push(User::AUTHENTICATED.into());
         User { name: name.into(), uid: String::new(), groups, extra: BTreeMap::new() }
+    }
+
+    /// Whoever says nothing of itself.
+    pub fn anonymous() -> User {
+        User {
+            name: User::ANONYMOUS.into(),
+            uid: String::new(),
+            groups: vec![User::UNAUTHENTICATED.into()],
+            extra: BTreeMap::new(),
+        }
     }
 
     /// The administrator behind the admin socket.
@@ -41,7 +58,7 @@ impl User {
         User::new(format!("system:node:{name}"), [NODES.into()])
     }
 
-    /// A part of the control process itself, such as `system:kube-scheduler`.
+    /// A part of the control process itself that may do everything, such as `system:apiserver`.
     pub fn component(name: &str) -> User {
         User::new(name, [MASTERS.into()])
     }
@@ -53,113 +70,82 @@ impl User {
 
     /// The node whose agent this is.
     pub fn node_name(&self) -> Option<&str> {
-        let name = self.name.strip_prefix("system:node:")?;
+        let name = self.name.strip_prefix("system:node:").filter(|name| !name.is_empty())?;
         self.groups.iter().any(|group| group == NODES).then_some(name)
     }
 }
 
-/// Whether `user` may do what `route` says.
-///
-/// # Errors
-/// Forbidden, in upstream's words.
-pub fn authorize(user: &User, route: &Route) -> Result<(), ApiError> {
-    if user.is_master() || user.node_name().is_some_and(|_| node_may(route)) || is_self_review(route) {
-        return Ok(());
-    }
-    let resource = match route.subresource_name() {
-        "" => route.resource.plural.to_owned(),
-        sub => format!("{}/{sub}", route.resource.plural),
-    };
-    let place = if route.namespace.is_empty() {
-        " at the cluster scope".to_owned()
-    } else {
-        format!(" in the namespace {}", quote(&route.namespace))
-    };
-    let why = format!(
-        "User {} cannot {} resource {} in API group {}{place}",
-        quote(&user.name),
-        route.verb.as_str(),
-        quote(&resource),
-        quote(route.resource.group)
-    );
-    Err(ApiError::forbidden(route.resource, &route.name, &why))
+/// What anybody may ask without saying who it is, as an AuthenticationConfiguration with these conditions for anonymous
+/// requests; whether the answer is yes, the roles say.
+pub fn is_public(path: &str) -> bool {
+    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version")
 }
 
-/// Everybody may ask about themselves (upstream's `system:basic-user`).
-fn is_self_review(route: &Route) -> bool {
-    route.verb == Verb::Create && route.resource.plural.starts_with("selfsubject")
+/// The name and the node that a list, a watch or a deletion of many selects by fields; "" for none.
+fn selected(route: &Route, query: &Query) -> (String, String) {
+    let many = matches!(route.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+    if !many || query.find("fieldSelector").is_none() {
+        return (String::new(), String::new());
+    }
+    // One that cannot be read selects nothing here, and is refused when it is used.
+    let Ok(selection) = Selection::parse(route.resource, query) else { return Default::default() };
+    let own = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    (own(selection.name()), own(selection.requires("spec.nodeName")))
 }
 
-/// Upstream's `system:node` role, by resource; which objects of it, the node restriction says at admission.
-fn node_may(route: &Route) -> bool {
-    let reads = matches!(route.verb, Verb::Get | Verb::List | Verb::Watch);
-    let updates = matches!(route.verb, Verb::Update | Verb::Patch);
-    match (route.resource.group, route.resource.plural, route.subresource_name()) {
-        ("", "pods", "") => reads || matches!(route.verb, Verb::Create | Verb::Delete),
-        ("", "pods", "status") => updates || reads,
-        ("", "pods", "eviction") => route.verb == Verb::Create,
-        ("", "nodes", "") => reads || updates || route.verb == Verb::Create,
-        ("", "nodes", "status") => updates || reads,
-        ("", "configmaps" | "secrets" | "services" | "endpoints" | "namespaces" | "serviceaccounts", "") => {
-            reads
+impl ApiServer {
+    /// Whether `user` may do what `route` says; why it may.
+    ///
+    /// # Errors
+    /// Forbidden, in upstream's words.
+    pub(super) fn authorize(&self, user: &User, route: &Route, query: &Query) -> Result<String, ApiError> {
+        if user.is_master() {
+            return Ok(String::new());
         }
-        ("discovery.k8s.io" | "networking.k8s.io", _, "") => reads,
-        ("" | "events.k8s.io", "events", "") => updates || route.verb == Verb::Create,
-        ("coordination.k8s.io", "leases", "") => true,
-        ("", "serviceaccounts", "token") => route.verb == Verb::Create,
-        ("authentication.k8s.io", "tokenreviews", "") => route.verb == Verb::Create,
-        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
-            route.verb == Verb::Create
+        let (name, node) = selected(route, query);
+        let name = if route.name.is_empty() { &name } else { &route.name };
+        // A namespace lies in itself, so that a role within it can let it be read.
+        let is_namespace = (route.resource.group, route.resource.plural) == ("", "namespaces");
+        let namespace = if is_namespace { &route.name } else { &route.namespace };
+        let target = resource_target(route.resource, route.subresource_name(), namespace, name);
+        let request = Request { verb: route.verb.as_str(), target };
+        self.authorizer.authorize(user, &Question { request, selected_node: &node })
+    }
+
+    /// The same for a path that is no resource's.
+    ///
+    /// # Errors
+    /// Forbidden, in upstream's words.
+    pub(super) fn authorize_path(
+        &self,
+        user: &User,
+        method: &http::Method,
+        path: &str,
+    ) -> Result<String, ApiError> {
+        let verb = method.as_str().to_ascii_lowercase();
+        let request = Request { verb: &verb, target: Target::Path(path) };
+        self.authorizer.authorize(user, &Question { request, selected_node: "" })
+    }
+
+    /// A stream that a GET opens (WebSocket) is as good as one that a POST opens, and needs the verb `create` too.
+    ///
+    /// # Errors
+    /// Forbidden, in upstream's words.
+    pub(super) fn authorize_stream(&self, user: &User, route: &Route) -> Result<(), ApiError> {
+        if route.verb == Verb::Create {
+            return Ok(());
         }
-        _ => false,
+        let target = resource_target(route.resource, route.subresource_name(), &route.namespace, &route.name);
+        let request = Request { verb: "create", target };
+        self.authorizer.authorize(user, &Question { request, selected_node: "" }).map(drop)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::request::{Query, route};
-    use super::*;
-
-    fn ask(user: &User, method: &str, path: &str) -> Result<(), ApiError> {
-        authorize(user, &route(&method.parse().unwrap(), path, &Query::default()).unwrap().unwrap())
-    }
-
-    #[test]
-    fn a_stranger_is_refused_in_upstreams_words() {
-        let user = User::new("jane", ["dev".to_owned()]);
-        let error = ask(&user, "GET", "/api/v1/namespaces/d/pods").unwrap_err();
-        assert_eq!(
-            error.message,
-            r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "d""#
-        );
-        let error = ask(&user, "DELETE", "/api/v1/nodes/n").unwrap_err();
-        assert_eq!(
-            error.message,
-            r#"nodes "n" is forbidden: User "jane" cannot delete resource "nodes" in API group "" at the cluster scope"#
-        );
-        assert!(ask(&user, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews").is_ok());
-    }
-
-    #[test]
-    fn a_node_may_do_what_a_node_needs() {
-        let node = User::node("node-1");
-        let table = [
-            ("GET", "/api/v1/pods", true),
-            ("PATCH", "/api/v1/namespaces/d/pods/a/status", true),
-            ("DELETE", "/api/v1/namespaces/d/pods/a", true),
-            ("PATCH", "/api/v1/namespaces/d/pods/a", false),
-            ("POST", "/api/v1/namespaces/d/pods/a/binding", false),
-            ("GET", "/api/v1/namespaces/d/secrets/s", true),
-            ("POST", "/api/v1/namespaces/d/secrets", false),
-            ("DELETE", "/api/v1/nodes/node-1", false),
-            ("POST", "/api/v1/namespaces/d/events", true),
-            ("POST", "/api/v1/namespaces", false),
-            ("GET", "/apis/networking.k8s.io/v1/networkpolicies", true),
-        ];
-        for (method, path, may) in table {
-            assert_eq!(ask(&node, method, path).is_ok(), may, "{method} {path}");
-        }
-        let impostor = User::new("system:node:node-1", []);
-        assert!(ask(&impostor, "GET", "/api/v1/pods").is_err(), "the name alone makes no node");
-    }
+fn resource_target<'a>(
+    resource: &'a Resource,
+    subresource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+) -> Target<'a> {
+    Target::Resource { group: resource.group, resource: resource.plural, subresource, namespace, name }
 }

@@ -100,7 +100,7 @@ impl Query {
 }
 
 /// Percent-decodes; `plus` makes a space of "+", as in a query. What is no UTF-8 is replaced, and then found nowhere.
-fn decode(text: &str, plus: bool) -> String {
+pub fn decode(text: &str, plus: bool) -> String {
     if !text.contains(['%', '+']) {
         return text.to_owned();
     }

@@ -41,7 +41,10 @@ pub fn attributes(resource: &Resource, object: &Value) -> Value {
         names.iter().filter_map(|name| Some(((*name).to_owned(), from.get(name)?.clone()))).collect()
     };
     let mut out = Map::new();
-    out.insert("metadata".into(), pick(&object["metadata"], &["name", "namespace", "labels"]).into());
+    out.insert(
+        "metadata".into(),
+        pick(&object["metadata"], &["name", "namespace", "labels", "uid", "generation"]).into(),
+    );
     for (name, inner) in fields(resource) {
         let Some(value) = object.get(name) else { continue };
         let value = if inner.is_empty() { value.clone() } else { pick(value, inner).into() };
@@ -85,6 +88,11 @@ impl Selection {
 
     pub fn namespace(&self) -> Option<&str> {
         self.fields.requires("metadata.namespace").filter(|name| !name.is_empty() && !name.contains('/'))
+    }
+
+    /// The value that a field must have.
+    pub fn requires(&self, field: &str) -> Option<&str> {
+        self.fields.requires(field)
     }
 
     pub fn matches(&self, object: &Arc<Object>) -> bool {

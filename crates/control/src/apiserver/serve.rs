@@ -33,6 +33,8 @@ const HEADERS: Duration = Duration::from_secs(30);
 /// HTTP/2 connections are asked for a sign of life, as upstream does, and cut off without.
 const PING: Duration = Duration::from_secs(30);
 const STREAMS: u32 = 250;
+/// Of our own agents, which watch each ConfigMap and Secret that their pods refer to by itself.
+const AGENT_STREAMS: u32 = 16 << 10;
 const BUFFER: usize = 64 << 10;
 
 /// Errors of accept that concern one connection, not the listener.
@@ -129,7 +131,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(HEADERS)
-        .max_concurrent_streams(STREAMS);
+        .max_concurrent_streams(if http2.is_some() { STREAMS } else { AGENT_STREAMS });
     let builder = match http2 {
         Some(true) => builder.http2_only(),
         Some(false) => builder.http1_only(),

@@ -28,9 +28,11 @@ fn start() -> Server {
     Server(ApiServer::new(Store::open(Volatile).unwrap(), settings()).unwrap())
 }
 
-/// With a namespace `d` and its default ServiceAccount.
+/// With the default roles, a namespace `d` and its default ServiceAccount.
 async fn furnished() -> Server {
     let server = start();
+    let client = server.0.client(User::component("system:apiserver"));
+    crate::authorization::bootstrap::run(&client).await.unwrap();
     server.created("/api/v1/namespaces", json!({"metadata": {"name": "d"}})).await;
     server.created("/api/v1/namespaces/d/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
     server

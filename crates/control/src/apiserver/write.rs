@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     admission::{self, Operation},
+    authorization::Written,
     random,
     store::{Action, Encoded, Expect, Object, ReadError, Write, WriteError},
 };
@@ -172,6 +173,24 @@ impl ApiServer {
         verdict
     }
 
+    /// Lets roles and bindings pass that give away no more than their writer holds.
+    fn confirm_no_escalation(
+        &self,
+        route: &Route,
+        context: &Context,
+        new: &Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let written = Written {
+            resource: stored(route.resource),
+            namespace: &route.namespace,
+            asked_name: &route.name,
+            new,
+            old,
+        };
+        self.authorizer.confirm_no_escalation(&context.user, &written)
+    }
+
     /// Creates an object given in its stored form.
     pub(super) async fn create(
         &self,
@@ -235,6 +254,7 @@ impl ApiServer {
         let request = self.admission_request(Operation::Create, route, context, &name, None);
         admission::mutate(&self.admission, &request, &mut object)?;
         defaults::apply(resource, &mut object);
+        self.confirm_no_escalation(route, context, &object, None)?;
         strategy::prepare_create(resource, &mut object);
 
         let errors = validation::validate_create(resource, &object);
@@ -392,6 +412,7 @@ impl ApiServer {
                 strategy::prepare_update(resource, part, &mut new, old);
                 services::carry_over(resource, &mut new, old);
                 new["metadata"]["resourceVersion"] = current.revision.to_string().into();
+                self.confirm_no_escalation(route, context, &new, Some(old))?;
 
                 let errors = match part {
                     "" => validation::validate_update(resource, &new, old),

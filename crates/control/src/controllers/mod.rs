@@ -5,6 +5,7 @@
 //! change puts keys into work queues ([`queue`]); workers take them and look at the world as it is then. Nothing polls.
 
 mod adoption;
+mod aggregation;
 mod cache;
 mod deployment;
 mod endpoints;
@@ -23,6 +24,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::ApiResource;
@@ -82,6 +84,7 @@ struct World {
     service_accounts: Cache<ServiceAccount>,
     config_maps: Cache<ConfigMap>,
     nodes: Cache<Node>,
+    cluster_roles: Cache<ClusterRole>,
     graph: Mutex<Graph>,
 
     deployment_queue: Arc<Queue<Key>>,
@@ -91,6 +94,7 @@ struct World {
     namespace_queue: Arc<Queue<String>>,
     service_account_queue: Arc<Queue<String>>,
     node_queue: Arc<Queue<String>>,
+    aggregation_queue: Arc<Queue<String>>,
     /// Uids.
     garbage_queue: Arc<Queue<String>>,
 }
@@ -111,6 +115,7 @@ pub async fn run(client: Client, root_ca: String) {
         service_accounts: Cache::new(),
         config_maps: Cache::new(),
         nodes: Cache::new(),
+        cluster_roles: Cache::new(),
         graph: Mutex::new(Graph::default()),
         deployment_queue: Queue::new(),
         replica_set_queue: Queue::new(),
@@ -118,6 +123,7 @@ pub async fn run(client: Client, root_ca: String) {
         namespace_queue: Queue::new(),
         service_account_queue: Queue::new(),
         node_queue: Queue::new(),
+        aggregation_queue: Queue::new(),
         garbage_queue: Queue::new(),
         client,
     });
@@ -160,6 +166,7 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
         worker!(namespace_queue, namespace::sync),
         worker!(service_account_queue, service_account::sync),
         worker!(node_queue, node::sync),
+        worker!(aggregation_queue, aggregation::sync),
         worker!(garbage_queue, garbage::sync),
     ]
 }
@@ -389,5 +396,17 @@ impl Tracked for Node {
             (None, Some(node)) => world.node_queue.add_after(key_of(&node.metadata).1, node::QUARANTINE),
             (None, None) => {}
         }
+    }
+}
+
+impl Tracked for ClusterRole {
+    const NAMESPACED: bool = false;
+
+    fn cache(world: &World) -> &Cache<ClusterRole> {
+        &world.cluster_roles
+    }
+
+    fn changed(world: &World, _: &Change<ClusterRole>) {
+        aggregation::changed(world);
     }
 }

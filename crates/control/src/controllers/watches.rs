@@ -10,6 +10,7 @@ use futures::stream::StreamExt as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::discovery::{Discovery, Scope, verbs};
@@ -50,7 +51,18 @@ pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, B
             typed.insert(id);
         )*};
     }
-    tracked!(Pod, ReplicaSet, Deployment, Service, EndpointSlice, Namespace, ServiceAccount, ConfigMap, Node);
+    tracked!(
+        Pod,
+        ReplicaSet,
+        Deployment,
+        Service,
+        EndpointSlice,
+        Namespace,
+        ServiceAccount,
+        ConfigMap,
+        Node,
+        ClusterRole
+    );
     for (resource, namespaced) in kinds {
         if !typed.contains(&(resource.group.clone(), resource.kind.clone())) {
             watches.push(follow_metadata(world.clone(), resource, namespaced, listed.clone()).boxed());

@@ -59,6 +59,21 @@ impl Watcher {
     }
 
     /// The next event if it is there already.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn poll_next(&mut self) -> Result<Option<Arc<Event>>, Overrun> {
+        if let Some(event) = self.past.pop_front() {
+            return Ok(Some(event));
+        }
+        match self.queue.try_recv() {
+            Ok(event) => Ok(Some(event)),
+            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::error::TryRecvError::Disconnected) => Err(Overrun),
+        }
+    }
+
+    /// The next event if it is there already.
     pub fn try_next(&mut self) -> Option<Arc<Event>> {
         self.past.pop_front().or_else(|| self.queue.try_recv().ok())
     }

@@ -15,6 +15,7 @@ mod recover;
 mod registration;
 mod report;
 mod sandbox;
+mod sources;
 mod start;
 mod watch;
 mod worker;

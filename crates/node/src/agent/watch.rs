@@ -9,12 +9,11 @@ use std::{
 
 use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, ObjectReference, Pod, Secret, Service},
+    core::v1::{Namespace, ObjectReference, Pod, Service},
     networking::v1::NetworkPolicy,
 };
 use kube::{
     Api, Resource, ResourceExt,
-    core::PartialObjectMeta,
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use policy::network_policy::{self, PodRecord, Policy};
@@ -24,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{AgentError, announce, context::Context, events::Kind, recover, worker};
+use super::{AgentError, announce, context::Context, events::Kind, recover, sources::Sources, worker};
 use crate::images::{ImageStore, StoreError};
 
 /// How many messages a worker's queue holds. A worker that is behind makes the watch wait, not the memory grow.
@@ -60,8 +59,6 @@ enum Seen {
     Policy(watcher::Event<NetworkPolicy>),
     /// A ConfigMap or Secret of a namespace.
     Source(String, worker::Source),
-    /// Nothing to be told: the steps of a list of sources.
-    Nothing,
     /// Another node tells of its new pods.
     Announced(Announced),
     Error(watcher::Error),
@@ -85,24 +82,12 @@ where
         .boxed()
 }
 
-/// Follows the names of the ConfigMaps or Secrets that change: pods that use them fetch them.
-fn sources<K>(client: &kube::Client, source: fn(String) -> worker::Source) -> BoxStream<'static, Seen>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    K::DynamicType: Default + Clone,
-{
-    watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .map(move |event| match event {
-            Ok(
-                watcher::Event::Apply(object)
-                | watcher::Event::InitApply(object)
-                | watcher::Event::Delete(object),
-            ) => Seen::Source(object.namespace().unwrap_or_default(), source(object.name_any())),
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => Seen::Nothing,
-            Err(error) => Seen::Error(error),
-        })
-        .boxed()
+/// What has changed of what the node's pods refer to; never ends.
+fn changes(mut queue: mpsc::Receiver<(String, worker::Source)>) -> BoxStream<'static, Seen> {
+    futures::stream::poll_fn(move |context| {
+        queue.poll_recv(context).map(|one| one.map(|(namespace, source)| Seen::Source(namespace, source)))
+    })
+    .boxed()
 }
 
 /// The words of other nodes; never ends, also when nobody can speak any more.
@@ -178,6 +163,8 @@ fn key<K: ResourceExt>(object: &K) -> (String, String) {
 /// The cluster as the agent sees it.
 pub struct Cluster {
     ctx: Arc<Context>,
+    /// What the node's pods refer to.
+    sources: Sources,
     /// All that is ready at once comes as one item.
     events: BoxStream<'static, Vec<Seen>>,
     pods: Known,
@@ -201,17 +188,18 @@ pub struct Cluster {
 impl Cluster {
     pub fn new(ctx: Arc<Context>, announced: mpsc::Receiver<Announced>) -> Cluster {
         let client = ctx.client.clone();
+        let (sources, changed) = Sources::new(ctx.config.run_dir.join("control.sock"));
         let events = futures::stream::select_all([
             follow::<Pod>(&client, |event| Seen::Pod(Box::new(event))),
             follow::<Namespace>(&client, Seen::Namespace),
             follow::<NetworkPolicy>(&client, Seen::Policy),
-            sources::<ConfigMap>(&client, worker::Source::ConfigMap),
-            sources::<Secret>(&client, worker::Source::Secret),
+            changes(changed),
             announcements(announced),
         ]);
         let told = announce::Told::new(ctx.bound.clone());
         Cluster {
             ctx,
+            sources,
             events: events.ready_chunks(BATCH).boxed(),
             pods: Known::default(),
             namespaces: Known::default(),
@@ -266,7 +254,6 @@ impl Cluster {
                 Seen::Namespace(event) => self.namespace(event, &mut batch),
                 Seen::Policy(event) => self.policy(event, &mut batch),
                 Seen::Source(namespace, source) => batch.sources.push((namespace, source)),
-                Seen::Nothing => {}
                 Seen::Announced(announced) => self.early.push(announced),
                 // The watcher begins anew by itself; the next list says what was missed.
                 Seen::Error(error) => eprintln!("watch on the cluster: {error}"),
@@ -461,6 +448,7 @@ impl Cluster {
             Action::Pod(pod) => self.tell(pod, None).await,
             Action::Gone(uid) => {
                 self.waiting.retain(|_, pod| pod.uid().as_deref() != Some(uid.as_str()));
+                self.sources.gone(&uid);
                 if let Some((_, worker)) = self.workers.remove(&uid) {
                     // A worker that has ended needs no telling.
                     drop(worker.send(worker::Message::Gone).await);
@@ -472,6 +460,7 @@ impl Cluster {
     /// Tells the pod's worker, which is started if there is none.
     async fn tell(&mut self, pod: Arc<Pod>, survivor: Option<recover::Survivor>) {
         let uid = pod.uid().unwrap_or_default();
+        self.sources.pod(&uid, &pod);
         if let Some((_, worker)) = self.workers.get(&uid) {
             // The worker ended only if its pod's object is gone: then this is an echo.
             drop(worker.send(worker::Message::Pod(pod)).await);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{apply_kind, validate_create_kind, validate_update_kind};
 use crate::printer::{IncludeObject, table_kind};
 
-const KEYS: [&str; 66] = [
+const KEYS: [&str; 74] = [
     "metadata",
     "name",
     "namespace",
@@ -74,6 +74,14 @@ const KEYS: [&str; 66] = [
     "clusterIP",
     "subsets",
     "conditions",
+    "rules",
+    "verbs",
+    "apiGroups",
+    "nonResourceURLs",
+    "aggregationRule",
+    "clusterRoleSelectors",
+    "roleRef",
+    "subjects",
 ];
 
 const WORDS: [&str; 24] = [
@@ -103,7 +111,7 @@ const WORDS: [&str; 24] = [
     "2026-01-01T00:00:00Z",
 ];
 
-const KINDS: [(&str, &str); 13] = [
+const KINDS: [(&str, &str); 16] = [
     ("", "Pod"),
     ("", "Service"),
     ("", "Namespace"),
@@ -117,6 +125,9 @@ const KINDS: [(&str, &str); 13] = [
     ("apps", "Deployment"),
     ("apps", "ReplicaSet"),
     ("networking.k8s.io", "NetworkPolicy"),
+    ("rbac.authorization.k8s.io", "Role"),
+    ("rbac.authorization.k8s.io", "ClusterRole"),
+    ("rbac.authorization.k8s.io", "RoleBinding"),
 ];
 
 fn json() -> impl Strategy<Value = Value> {
@@ -163,7 +174,7 @@ proptest! {
         apply_kind(group, kind, &mut twice);
         prop_assert_eq!(&once, &twice, "{} settles at once", kind);
 
-        let namespaced = !matches!(kind, "Namespace" | "Node");
+        let namespaced = super::is_namespaced(kind);
         let errors = validate_create_kind(group, kind, namespaced, &once);
         for error in &errors {
             prop_assert!(!error.body().is_empty());

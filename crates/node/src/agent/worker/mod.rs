@@ -47,7 +47,7 @@ pub enum Message {
 }
 
 /// What pods take files and variables from.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     ConfigMap(String),
     Secret(String),
