@@ -24,6 +24,56 @@ fn contains(text: &str, parts: &[&str]) {
     }
 }
 
+const PRIVILEGED: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: agent}
+spec:
+  containers:
+  - {name: main, image: x, securityContext: {privileged: true}}
+";
+
+#[test]
+fn pod_security_speaks_kubernetes_words() {
+    if !common::has("kubectl", "pod_security_speaks_kubernetes_words") {
+        return;
+    }
+    let c = Control::start();
+    c.ok("create namespace n");
+    contains(&c.feed("-n n apply -f -", PRIVILEGED).unwrap(), &["pod/agent created"]);
+    let warned = c.ok("label namespace n pod-security.kubernetes.io/enforce=baseline pod-security.kubernetes.io/warn=restricted");
+    contains(
+        &warned,
+        &[
+            r#"Warning: existing pods in namespace "n" violate the new PodSecurity enforce level "baseline:latest""#,
+            "Warning: agent: privileged",
+            "namespace/n labeled",
+        ],
+    );
+    let refused = c.feed("-n n apply -f -", &PRIVILEGED.replace("agent", "other")).unwrap_err();
+    contains(
+        &refused,
+        &[
+            r#"Error from server (Forbidden): error when creating "STDIN": pods "other" is forbidden: violates PodSecurity "baseline:latest": privileged (container "main" must not set securityContext.privileged=true)"#,
+        ],
+    );
+    let warned = c.ok("-n n create deployment web --image=nginx");
+    contains(
+        &warned,
+        &[
+            r#"Warning: would violate PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "nginx" must set"#,
+            "web created",
+        ],
+    );
+    let refused = c.refused("label namespace n pod-security.kubernetes.io/enforce=strict --overwrite");
+    contains(
+        &refused,
+        &[
+            r#"The Namespace "n" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict": must be one of privileged, baseline, restricted"#,
+        ],
+    );
+}
+
 #[test]
 fn the_everyday_commands_work() {
     if !common::has("kubectl", "the_everyday_commands_work") {

@@ -53,7 +53,7 @@ pub fn fix(source: &Source, policy: LevelVersion) -> Result<Fixed> {
         if edits.is_empty() {
             break;
         }
-        let text = applied(&current.text, edits);
+        let text = applied(&current.text, &edits);
         current = Source::parse(&source.name, text)?;
     }
     hold_against_remedies(source, &current, policy)?;
@@ -69,7 +69,7 @@ fn pods(source: &Source) -> impl Iterator<Item = (&Object, Pod)> {
 
 /// The changes of one pass: those that do not meet.
 fn edits(source: &Source, policy: LevelVersion, notes: &mut Vec<String>) -> Vec<Edit> {
-    let mut edits: Vec<Edit> = Vec::new();
+    let mut found: Vec<Edit> = Vec::new();
     for (object, pod) in pods(source) {
         let document = &source.documents[object.document];
         let verdict = evaluate(policy, &pod.metadata, &pod.spec);
@@ -90,10 +90,15 @@ fn edits(source: &Source, policy: LevelVersion, notes: &mut Vec<String>) -> Vec<
         let removed = removals.iter().filter_map(|path| edit::remove(&source.text, document, path).ok()?);
         let set =
             settings.iter().filter_map(|(path, value)| edit::set(&source.text, document, path, *value).ok());
-        for edit in removed.chain(set) {
-            if edits.iter().all(|other| other.may_stand_beside(&edit)) {
-                edits.push(edit);
-            }
+        found.extend(removed.chain(set));
+    }
+    // In the text's order, so that an edit meets none but its neighbours.
+    found.sort_by_key(|edit| (edit.range.start, edit.range.end));
+    let mut edits: Vec<Edit> = Vec::new();
+    for edit in found {
+        let mut near = edits.iter().rev().take_while(|other| other.range.end >= edit.range.start);
+        if near.all(|other| other.may_stand_beside(&edit)) {
+            edits.push(edit);
         }
     }
     edits
@@ -129,14 +134,16 @@ fn whole(document: &super::tree::Document, removals: Vec<Vec<Step>>, settings: &
     }
 }
 
-fn applied(text: &str, mut edits: Vec<Edit>) -> String {
-    // From the end, so that places before hold; an insertion comes before what is taken away at its place.
-    edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
-    let mut text = text.to_owned();
-    for edit in edits.iter().rev() {
-        text.replace_range(edit.range.clone(), &edit.text);
+/// The text with edits that are in its order.
+fn applied(text: &str, edits: &[Edit]) -> String {
+    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+    for edit in edits {
+        out.push_str(&text[at..edit.range.start]);
+        out.push_str(&edit.text);
+        at = edit.range.end;
     }
-    text
+    out.push_str(&text[at..]);
+    out
 }
 
 /// The objects of the new text must be those of the old one with the remedies carried out, and nothing else.

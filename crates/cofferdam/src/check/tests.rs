@@ -1,5 +1,7 @@
 //! Manifests in, reports and differences out.
 
+mod random;
+
 use policy::pod_security::{Level, Version};
 
 use super::*;

@@ -21,7 +21,7 @@ pub struct PodSecurityConfig {
 /// Why a file is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{0}")]
+    #[error(transparent)]
     Yaml(#[from] serde_yaml::Error),
     #[error(
         "a PodSecurityConfiguration of pod-security.admission.config.k8s.io (v1, v1beta1, v1alpha1) or an \
@@ -96,16 +96,16 @@ impl PodSecurityConfig {
             (
                 Some(("pod-security.admission.config.k8s.io", "v1" | "v1beta1" | "v1alpha1")),
                 "PodSecurityConfiguration",
-            ) => from_file(serde_yaml::from_value(document)?),
-            (Some(("apiserver.config.k8s.io", "v1")), "AdmissionConfiguration") => within(document),
+            ) => from_file(serde_yaml::from_str(text)?),
+            (Some(("apiserver.config.k8s.io", "v1")), "AdmissionConfiguration") => within(text),
             _ => Err(ConfigError::Kind { version, kind }),
         }
     }
 }
 
 /// The configuration of the plugin PodSecurity; no other plugin can be configured, so none may be there.
-fn within(document: Value) -> Result<PodSecurityConfig, ConfigError> {
-    let outer: AdmissionConfiguration = serde_yaml::from_value(document)?;
+fn within(text: &str) -> Result<PodSecurityConfig, ConfigError> {
+    let outer: AdmissionConfiguration = serde_yaml::from_str(text)?;
     let [plugin] = <[PluginConfiguration; 1]>::try_from(outer.plugins)
         .map_err(|_| ConfigError::Plugins("one plugin can be configured, PodSecurity".to_owned()))?;
     if plugin.name != "PodSecurity" {
@@ -225,7 +225,7 @@ mod tests {
                 r#"exemptions.namespaces[1]: Duplicate value: "a""#,
             ),
             (format!("{HEAD}exemptions: {{usernames: [\"\"]}}"), "exemptions.usernames[0]: Required value"),
-            (format!("{HEAD}defaults: {{enforced: baseline}}"), "unknown field `enforced`"),
+            (format!("{HEAD}defaults: {{enforced: baseline}}"), "defaults: unknown field `enforced`"),
             (format!("{HEAD}exempt: {{}}"), "unknown field `exempt`"),
             ("apiVersion: v1\nkind: Pod\n".to_owned(), r#"not "Pod" of "v1""#),
             (String::new(), "is needed"),
