@@ -239,7 +239,13 @@ impl World {
 
     /// Probes all pairs; says every disagreement.
     fn check(&self, row: &str, policies: &[NetworkPolicy]) -> Vec<String> {
-        let objects = network_policy::Cluster { pods: &self.objects, namespaces: &self.namespaces, policies };
+        let objects = network_policy::Cluster {
+            pods: &self.objects,
+            namespaces: &self.namespaces,
+            nodes: &[],
+            policies,
+            cluster_policies: &[],
+        };
         let mut wrong = Vec::new();
         let nodes = self
             .cluster

@@ -375,3 +375,8 @@ pub fn drop() -> Vec<Expr> {
 pub fn allow() -> Vec<Expr> {
     vec![Expr::Verdict(Verdict::Return)]
 }
+
+/// `goto chain`
+pub fn goto(chain: &str) -> Vec<Expr> {
+    vec![Expr::Verdict(Verdict::Goto(chain.to_string()))]
+}

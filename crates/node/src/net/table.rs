@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kernel::nft::{
-    Base, Chain, ChainKind, Data, DataType, Direction, Elements, Hook, Rule, Set, SetType, Table,
+    Base, Chain, ChainKind, Data, DataType, Direction, Elements, Expr, Hook, Rule, Set, SetType, Table,
     Transaction, Verdict, interval_elements,
 };
 use kernel::route::{Ip, Ipv4Net, Net};
@@ -334,7 +334,7 @@ fn set_type(of: &ir::SetType) -> SetType {
         Family::V6 => DataType::Ipv6Addr,
     };
     match of.kind {
-        SetKind::Pods => SetType::set(&[address]),
+        SetKind::Pods | SetKind::Nodes => SetType::set(&[address]),
         SetKind::Cidrs => SetType::intervals(address),
         SetKind::NamedPort => SetType::set(&[address, DataType::InetService]),
     }
@@ -371,42 +371,53 @@ fn octets(address: &IpAddr) -> Vec<u8> {
     }
 }
 
-/// Any rule allows; behind the last one the chain drops.
+/// The first rule that matches decides; behind the last one stands what the chain's end says.
 fn chain_rules(chain: &ir::Chain) -> Vec<Rule> {
-    let mut rules: Vec<Rule> =
-        chain.rules.iter().flat_map(|rule| allow_rules(chain.direction, rule)).collect();
-    rules.push(rule([drop()]));
+    let behind = match &chain.end {
+        ir::End::Drop => drop(),
+        ir::End::Allow => allow(),
+        // Not a jump: who returns there returns from here, which allows.
+        ir::End::Goto(next) => goto(&next.0),
+    };
+    let action = |action: ir::Action| match action {
+        ir::Action::Allow => allow(),
+        ir::Action::Deny => drop(),
+        ir::Action::Pass => behind.clone(),
+    };
+    let each = chain.rules.iter().flat_map(|rule| asked_rules(chain.direction, rule, action(rule.action)));
+    let mut rules: Vec<Rule> = each.collect();
+    rules.push(rule([behind.clone()]));
     rules
 }
 
 /// A list of port ranges is one rule each.
-fn allow_rules(direction: ir::Direction, asked: &ir::Rule) -> Vec<Rule> {
+fn asked_rules(direction: ir::Direction, asked: &ir::Rule, then: Vec<Expr>) -> Vec<Rule> {
     let peer_is = match direction {
         ir::Direction::Egress => Direction::Reply,
         ir::Direction::Ingress => Direction::Original,
     };
     let peer = match &asked.peer {
         PeerMatch::Any => Vec::new(),
-        PeerMatch::Pods(set) | PeerMatch::Cidrs(set) => match set.1 {
+        PeerMatch::Pods(set) | PeerMatch::Nodes(set) | PeerMatch::Cidrs(set) => match set.1 {
             Family::V4 => tuple_source_in_set::<Ipv4Addr>(peer_is, &set.0),
             Family::V6 => tuple_source_in_set::<Ipv6Addr>(peer_is, &set.0),
         },
     };
     match &asked.port {
-        PortMatch::Any => vec![rule([peer, allow()])],
-        PortMatch::Protocol(protocol) => vec![rule([l4proto(protocol.number()), peer, allow()])],
+        PortMatch::Any => vec![rule([peer, then])],
+        PortMatch::Protocol(protocol) => vec![rule([l4proto(protocol.number()), peer, then])],
         PortMatch::Named(protocol, set) => {
             let server = match set.1 {
                 Family::V4 => server_and_port_in_set::<Ipv4Addr>(&set.0),
                 Family::V6 => server_and_port_in_set::<Ipv6Addr>(&set.0),
             };
-            vec![rule([l4proto(protocol.number()), peer, server, allow()])]
+            vec![rule([l4proto(protocol.number()), peer, server, then])]
         }
         PortMatch::Ranges(protocol, ranges) => ranges
             .iter()
             .map(|range| {
                 let port = server_port(range.first, range.last);
-                rule([l4proto(protocol.number()), peer.clone(), port, allow()])
+                rule([l4proto(protocol.number()), peer.clone(), port, then.clone()])
             })
             .collect(),
     }

@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::cluster_policy::{ClusterPolicy, NodeRecord};
 use super::interest::Interest;
-use super::ir::{Chain, ChainName, Change, Direction, Element, Family, RuleSet, Set, SetName, SetType};
+use super::ir::{
+    Action, Chain, ChainName, Change, Direction, Element, End, Family, RuleSet, Set, SetName, SetType, Tier,
+};
 use super::model::{Namespaces, PodRecord, Policy};
-use super::sets::{SetKey, chain_name, compile_rule};
+use super::sets::{SetKey, chain_name, compile_rule, tier_chain_name};
 use crate::selector::Labels;
 
 /// Something that happened to an object.
@@ -25,6 +28,10 @@ pub enum Event {
         namespace: String,
         name: String,
     },
+    UpsertClusterPolicy(ClusterPolicy),
+    RemoveClusterPolicy(String),
+    UpsertNode(NodeRecord),
+    RemoveNode(String),
 }
 
 #[derive(Debug)]
@@ -36,11 +43,23 @@ struct SetState {
     members: BTreeMap<Element, usize>,
 }
 
+/// Which policies a chain is made of, and which chain it leads to.
+#[derive(Clone, Debug)]
+struct Plan {
+    name: ChainName,
+    direction: Direction,
+    tier: Tier,
+    /// Of the NetworkPolicies; empty for the other tiers.
+    namespace: String,
+    /// In the order in which they are asked.
+    policies: Vec<String>,
+    next: Option<Box<Plan>>,
+}
+
 #[derive(Debug)]
 struct ChainState {
-    namespace: String,
-    policies: Vec<String>,
-    /// Local pods that are sent here.
+    plan: Plan,
+    /// Local pods that are sent here, and chains that lead here.
     users: usize,
     chain: Arc<Chain>,
     sets: BTreeSet<SetName>,
@@ -52,6 +71,8 @@ struct PodState {
     memberships: BTreeSet<(SetName, Element)>,
     /// Names of the policies of its namespace that select it; only kept for local pods.
     selected_by: BTreeSet<String>,
+    /// Names of the ClusterNetworkPolicies that select it; only kept for local pods.
+    selected_by_cluster: BTreeSet<String>,
     egress: Option<ChainName>,
     ingress: Option<ChainName>,
 }
@@ -66,7 +87,7 @@ struct Touched {
 }
 
 /// The state behind one node's rule set. Feed it every pod of the cluster (those of the node with `local`), every
-/// namespace and every policy.
+/// namespace, node and policy.
 #[derive(Debug)]
 pub struct Compiler {
     families: Vec<Family>,
@@ -75,6 +96,8 @@ pub struct Compiler {
     pods_by_namespace: BTreeMap<String, BTreeSet<String>>,
     policies: BTreeMap<String, BTreeMap<String, Policy>>,
     interest: Interest,
+    cluster_policies: BTreeMap<String, ClusterPolicy>,
+    nodes: BTreeMap<String, NodeRecord>,
     sets: BTreeMap<SetName, SetState>,
     chains: BTreeMap<ChainName, ChainState>,
     /// Who claims an address, oldest first: (created, uid). Only the youngest has it: when an address is given out
@@ -95,6 +118,8 @@ impl Compiler {
             pods_by_namespace: BTreeMap::new(),
             policies: BTreeMap::new(),
             interest: Interest::default(),
+            cluster_policies: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             sets: BTreeMap::new(),
             chains: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -111,7 +136,9 @@ impl Compiler {
         let mut events: Vec<Event> = events.into_iter().collect();
         events.sort_by_key(|event| match event {
             Event::UpsertNamespace(..) | Event::RemoveNamespace(_) => 0,
+            Event::UpsertNode(_) | Event::RemoveNode(_) => 0,
             Event::UpsertPolicy(_) | Event::RemovePolicy { .. } => 1,
+            Event::UpsertClusterPolicy(_) | Event::RemoveClusterPolicy(_) => 1,
             Event::UpsertPod(_) | Event::RemovePod(_) => 2,
         });
         for event in events {
@@ -125,6 +152,12 @@ impl Compiler {
                     self.put_policy(namespace, name, Some(policy));
                 }
                 Event::RemovePolicy { namespace, name } => self.put_policy(namespace, name, None),
+                Event::UpsertClusterPolicy(policy) => {
+                    self.put_cluster_policy(policy.name.clone(), Some(policy));
+                }
+                Event::RemoveClusterPolicy(name) => self.put_cluster_policy(name, None),
+                Event::UpsertNode(node) => self.put_node(node.name.clone(), Some(node)),
+                Event::RemoveNode(name) => self.put_node(name, None),
             }
         }
         self.changes()
@@ -164,9 +197,11 @@ impl Compiler {
         }
     }
 
-    /// The policies behind a chain, for people who read the rule set: namespace and names.
+    /// The policies behind a chain, for people who read the rule set: namespace (empty for ClusterNetworkPolicies) and
+    /// names.
     pub fn policies_of(&self, chain: &ChainName) -> Option<(&str, &[String])> {
-        self.chains.get(chain).map(|state| (state.namespace.as_str(), state.policies.as_slice()))
+        let plan = self.chains.get(chain).map(|state| &state.plan)?;
+        Some((plan.namespace.as_str(), plan.policies.as_slice()))
     }
 
     /// The uid of a pod that is known, with its record.
@@ -206,13 +241,15 @@ impl Compiler {
                 .collect(),
             false => BTreeSet::new(),
         };
+        let selected_by_cluster = self.cluster_policies_of(&record);
         for address in &record.addresses {
             self.claims.entry(*address).or_default().insert((record.created.clone(), uid.clone()));
         }
         self.pods_by_namespace.entry(record.namespace.clone()).or_default().insert(uid.clone());
         let addresses = record.addresses.clone();
+        let memberships = BTreeSet::new();
         let state =
-            PodState { record, memberships: BTreeSet::new(), selected_by, egress: None, ingress: None };
+            PodState { record, memberships, selected_by, selected_by_cluster, egress: None, ingress: None };
         self.pods.insert(uid.clone(), state);
         self.refresh_memberships(&uid);
         self.refresh_claimants(&addresses, &uid);
@@ -297,28 +334,64 @@ impl Compiler {
         }
     }
 
-    /// Sends a pod to the chains that its `selected_by` asks for.
+    /// Names of the ClusterNetworkPolicies that select a local pod.
+    fn cluster_policies_of(&self, record: &PodRecord) -> BTreeSet<String> {
+        if !record.local {
+            return BTreeSet::new();
+        }
+        let labels = self.namespaces.get(&record.namespace);
+        let selecting = self.cluster_policies.values().filter(|p| p.selects(labels, &record.labels));
+        selecting.map(|policy| policy.name.clone()).collect()
+    }
+
+    /// The chain a pod is sent to: the Admin tier's, which leads to the NetworkPolicies' or to the Baseline tier's.
+    fn plan(&self, pod: &PodState, direction: Direction) -> Option<Plan> {
+        if pod.record.addresses.is_empty() {
+            return None;
+        }
+        let namespace = pod.record.namespace.clone();
+        let known = self.policies.get(&namespace);
+        let policies: Vec<String> = pod
+            .selected_by
+            .iter()
+            .filter(|name| known.and_then(|k| k.get(*name)).is_some_and(|p| p.rules(direction).is_some()))
+            .cloned()
+            .collect();
+        let tier = |tier: Tier, next: Option<Plan>| {
+            let selecting = pod.selected_by_cluster.iter().filter_map(|name| self.cluster_policies.get(name));
+            let mut selecting: Vec<&ClusterPolicy> =
+                selecting.filter(|p| p.tier == tier && !p.rules(direction).is_empty()).collect();
+            if selecting.is_empty() {
+                return next;
+            }
+            selecting.sort_by_key(|policy| (policy.priority, &policy.name));
+            let policies: Vec<String> = selecting.into_iter().map(|policy| policy.name.clone()).collect();
+            let name = tier_chain_name(tier, direction, &policies, next.as_ref().map(|next| &next.name));
+            let (namespace, next) = (String::new(), next.map(Box::new));
+            Some(Plan { name, direction, tier, namespace, policies, next })
+        };
+        let behind = match policies.is_empty() {
+            true => tier(Tier::Baseline, None),
+            false => {
+                let name = chain_name(direction, &namespace, &policies);
+                Some(Plan { name, direction, tier: Tier::NetworkPolicy, namespace, policies, next: None })
+            }
+        };
+        tier(Tier::Admin, behind)
+    }
+
+    /// Sends a pod to the chains that the policies which select it ask for.
     fn refresh_chains(&mut self, uid: &str) {
         for direction in Direction::ALL {
             let Some(pod) = self.pods.get(uid) else { return };
-            let namespace = pod.record.namespace.clone();
-            let policies: Vec<String> = match self.policies.get(&namespace) {
-                Some(known) => pod
-                    .selected_by
-                    .iter()
-                    .filter(|name| known.get(*name).is_some_and(|p| p.rules(direction).is_some()))
-                    .cloned()
-                    .collect(),
-                None => Vec::new(),
-            };
             let old = pod.chain(direction).clone();
-            let new = (!policies.is_empty() && !pod.record.addresses.is_empty())
-                .then(|| chain_name(direction, &namespace, &policies));
+            let plan = self.plan(pod, direction);
+            let new = plan.as_ref().map(|plan| plan.name.clone());
             if old == new {
                 continue;
             }
-            if let Some(name) = &new {
-                self.acquire_chain(name, direction, &namespace, policies);
+            if let Some(plan) = plan {
+                self.acquire_chain(plan);
             }
             let Some(pod) = self.pods.get_mut(uid) else { return };
             *pod.chain_mut(direction) = new;
@@ -364,10 +437,80 @@ impl Compiler {
         };
         for uid in self.pods_by_namespace.get(&name).cloned().unwrap_or_default() {
             self.refresh_memberships(&uid);
+            let Some(pod) = self.pods.get(&uid) else { continue };
+            let selected_by = self.cluster_policies_of(&pod.record);
+            if pod.selected_by_cluster == selected_by {
+                continue;
+            }
+            if let Some(pod) = self.pods.get_mut(&uid) {
+                pod.selected_by_cluster = selected_by;
+            }
+            self.refresh_chains(&uid);
         }
     }
 
+    // Nodes
+
+    fn put_node(&mut self, name: String, node: Option<NodeRecord>) {
+        let before = self.nodes.get(&name).cloned();
+        if before == node {
+            return;
+        }
+        let sets: Vec<SetName> = self.sets.keys().cloned().collect();
+        for set in sets {
+            let Some(state) = self.sets.get(&set) else { continue };
+            let of = |node: &Option<NodeRecord>| -> Vec<Element> {
+                node.iter().flat_map(|node| state.key.elements_of_node(node)).collect()
+            };
+            let (come, gone) = (of(&node), of(&before));
+            come.into_iter().for_each(|element| self.count_element(&set, element, true));
+            gone.into_iter().for_each(|element| self.count_element(&set, element, false));
+        }
+        match node {
+            Some(node) => self.nodes.insert(name, node),
+            None => self.nodes.remove(&name),
+        };
+    }
+
     // Policies
+
+    fn put_cluster_policy(&mut self, name: String, policy: Option<ClusterPolicy>) {
+        if self.cluster_policies.get(&name) == policy.as_ref() {
+            return;
+        }
+        let replaces = match policy {
+            Some(policy) => self.cluster_policies.insert(name.clone(), policy),
+            None => self.cluster_policies.remove(&name),
+        };
+        // As below; a chain whose order changes is another one.
+        if replaces.is_some() {
+            let chains = self.chains.iter();
+            let chains = chains.filter(|(_, chain)| {
+                chain.plan.tier != Tier::NetworkPolicy && chain.plan.policies.contains(&name)
+            });
+            for chain in chains.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                self.recompile(&chain);
+            }
+        }
+        let local: Vec<String> =
+            self.pods.iter().filter(|(_, pod)| pod.record.local).map(|(uid, _)| uid.clone()).collect();
+        for uid in local {
+            let Some(pod) = self.pods.get(&uid) else { continue };
+            let was = pod.selected_by_cluster.contains(&name);
+            let labels = self.namespaces.get(&pod.record.namespace);
+            let now = self.cluster_policies.get(&name);
+            let is = now.is_some_and(|policy| policy.selects(labels, &pod.record.labels));
+            if let Some(pod) = self.pods.get_mut(&uid) {
+                match is {
+                    true => pod.selected_by_cluster.insert(name.clone()),
+                    false => pod.selected_by_cluster.remove(&name),
+                };
+            }
+            if was || is {
+                self.refresh_chains(&uid);
+            }
+        }
+    }
 
     fn put_policy(&mut self, namespace: String, name: String, policy: Option<Policy>) {
         let known = self.policies.entry(namespace.clone()).or_default();
@@ -391,7 +534,11 @@ impl Compiler {
         let chains: Vec<ChainName> = self
             .chains
             .iter()
-            .filter(|(_, chain)| chain.namespace == namespace && chain.policies.contains(&name))
+            .filter(|(_, ChainState { plan, .. })| {
+                plan.tier == Tier::NetworkPolicy
+                    && plan.namespace == namespace
+                    && plan.policies.contains(&name)
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for chain in chains {
@@ -413,26 +560,22 @@ impl Compiler {
 
     // Chains
 
-    fn acquire_chain(
-        &mut self,
-        name: &ChainName,
-        direction: Direction,
-        namespace: &str,
-        policies: Vec<String>,
-    ) {
-        if let Some(state) = self.chains.get_mut(name) {
+    fn acquire_chain(&mut self, plan: Plan) {
+        if let Some(state) = self.chains.get_mut(&plan.name) {
             state.users += 1;
             return;
         }
-        let (chain, keys) = self.compile_chain(direction, namespace, &policies);
-        self.touched.chains.entry(name.clone()).or_insert(None);
+        if let Some(next) = &plan.next {
+            self.acquire_chain((**next).clone());
+        }
+        let (chain, keys) = self.compile_chain(&plan);
+        self.touched.chains.entry(plan.name.clone()).or_insert(None);
         let sets = keys.keys().cloned().collect();
         for (set, key) in keys {
             self.acquire_set(set, key);
         }
-        let namespace = namespace.to_string();
         let chain = Arc::new(chain);
-        self.chains.insert(name.clone(), ChainState { namespace, policies, users: 1, chain, sets });
+        self.chains.insert(plan.name.clone(), ChainState { plan, users: 1, chain, sets });
     }
 
     fn release_chain(&mut self, name: &ChainName) {
@@ -446,14 +589,16 @@ impl Compiler {
             for set in &state.sets {
                 self.release_set(set);
             }
+            if let Some(next) = &state.plan.next {
+                self.release_chain(&next.name);
+            }
         }
     }
 
     fn recompile(&mut self, name: &ChainName) {
         let Some(state) = self.chains.get(name) else { return };
-        let (direction, before, old_sets) = (state.chain.direction, state.chain.clone(), state.sets.clone());
-        let (namespace, policies) = (state.namespace.clone(), state.policies.clone());
-        let (chain, keys) = self.compile_chain(direction, &namespace, &policies);
+        let (before, old_sets) = (state.chain.clone(), state.sets.clone());
+        let (chain, keys) = self.compile_chain(&state.plan);
         if chain == *before {
             return;
         }
@@ -471,22 +616,38 @@ impl Compiler {
         }
     }
 
-    fn compile_chain(
-        &self,
-        direction: Direction,
-        namespace: &str,
-        policies: &[String],
-    ) -> (Chain, BTreeMap<SetName, SetKey>) {
+    fn compile_chain(&self, plan: &Plan) -> (Chain, BTreeMap<SetName, SetKey>) {
         let mut keys = BTreeMap::new();
-        let mut rules = BTreeSet::new();
-        let known = self.policies.get(namespace);
-        let selecting = policies.iter().filter_map(|name| known?.get(name));
-        for allow in selecting.flat_map(|policy| policy.rules(direction).unwrap_or_default()) {
-            for family in &self.families {
-                compile_rule(allow, *family, &mut rules, &mut keys);
+        let mut rules = Vec::new();
+        let (direction, tier) = (plan.direction, plan.tier);
+        let end = match tier {
+            Tier::NetworkPolicy => {
+                let known = self.policies.get(&plan.namespace);
+                let selecting = plan.policies.iter().filter_map(|name| known?.get(name));
+                for allow in selecting.flat_map(|policy| policy.rules(direction).unwrap_or_default()) {
+                    for family in &self.families {
+                        compile_rule(allow, Action::Allow, *family, &mut rules, &mut keys);
+                    }
+                }
+                // All allow, so their order means nothing.
+                rules.sort();
+                rules.dedup();
+                End::Drop
             }
-        }
-        (Chain { direction, rules: rules.into_iter().collect() }, keys)
+            Tier::Admin | Tier::Baseline => {
+                let selecting = plan.policies.iter().filter_map(|name| self.cluster_policies.get(name));
+                for rule in selecting.flat_map(|policy| policy.rules(direction)) {
+                    // What matches nothing is no rule.
+                    for (allow, family) in
+                        rule.matches.iter().flat_map(|m| self.families.iter().map(move |f| (m, f)))
+                    {
+                        compile_rule(allow, rule.action, *family, &mut rules, &mut keys);
+                    }
+                }
+                plan.next.as_ref().map_or(End::Allow, |next| End::Goto(next.name.clone()))
+            }
+        };
+        (Chain { direction, tier, rules, end }, keys)
     }
 
     // Sets
@@ -499,6 +660,10 @@ impl Compiler {
         self.touched.sets.entry(name.clone()).or_insert(None);
         let mut elements: Vec<(Option<String>, Element)> = Vec::new();
         match &key {
+            SetKey::Nodes { .. } => {
+                let all = self.nodes.values().flat_map(|node| key.elements_of_node(node));
+                elements.extend(all.map(|element| (None, element)));
+            }
             SetKey::Cidrs { blocks, .. } => elements.extend(blocks.iter().map(|b| (None, Element::Cidr(*b)))),
             SetKey::Pods { namespaces: Namespaces::Named(namespace), .. } => {
                 for uid in self.pods_by_namespace.get(namespace).into_iter().flatten() {
@@ -580,8 +745,12 @@ impl Compiler {
                 changes.push(Change::AddElements { set: name.clone(), elements: come });
             }
         }
-        for (name, before) in &touched.chains {
-            let Some(state) = self.chains.get(name) else { continue };
+        let there = |leading: bool| {
+            let states =
+                touched.chains.iter().filter_map(|(n, before)| Some((n, before, self.chains.get(n)?)));
+            states.filter(move |(.., state)| state.chain.leads_on() == leading)
+        };
+        for (name, before, state) in there(false).chain(there(true)) {
             let (name, chain) = (name.clone(), (*state.chain).clone());
             match before {
                 None => changes.push(Change::AddChain { name, chain }),
@@ -609,10 +778,12 @@ impl Compiler {
                 changes.push(Change::AddVerdicts { direction, verdicts: come });
             }
         }
-        for (name, before) in &touched.chains {
-            if before.is_some() && !self.chains.contains_key(name) {
-                changes.push(Change::DeleteChain { name: name.clone() });
-            }
+        let gone = |leading: bool| {
+            let gone = touched.chains.iter().filter(|(name, _)| !self.chains.contains_key(*name));
+            gone.filter(move |(_, before)| before.as_ref().is_some_and(|c| c.leads_on() == leading))
+        };
+        for (name, _) in gone(true).chain(gone(false)) {
+            changes.push(Change::DeleteChain { name: name.clone() });
         }
         for (name, before) in &touched.sets {
             if before.is_some() && !self.sets.contains_key(name) {

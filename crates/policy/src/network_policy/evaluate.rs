@@ -6,20 +6,23 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 
-use super::ir::{Direction, Flow, Layer4};
+use super::cluster_policy::{ApiPeer, ApiProtocol, ClusterNetworkPolicy, NamespacedPod, Ports};
+use super::ir::{Direction, Flow, Layer4, Protocol};
 
 /// The objects of a cluster that say who may talk to whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Cluster<'a> {
     pub pods: &'a [Pod],
     pub namespaces: &'a [Namespace],
+    pub nodes: &'a [Node],
     pub policies: &'a [NetworkPolicy],
+    pub cluster_policies: &'a [ClusterNetworkPolicy],
 }
 
 /// Why a flow may pass or not, in both directions.
@@ -50,11 +53,13 @@ pub enum Side {
     Allowed { isolated_by: Vec<String>, by: Vec<RuleRef> },
     /// These policies isolate it, and no rule of theirs allows.
     Denied { isolated_by: Vec<String> },
+    /// This rule of this ClusterNetworkPolicy decides, before NetworkPolicies (Admin) or in their absence (Baseline).
+    Tier { policy: String, rule: usize, accepts: bool },
 }
 
 impl Side {
     pub fn allows(&self) -> bool {
-        !matches!(self, Side::Denied { .. })
+        !matches!(self, Side::Denied { .. } | Side::Tier { accepts: false, .. })
     }
 }
 
@@ -131,6 +136,9 @@ impl<'a> Cluster<'a> {
             Direction::Egress => flow.server,
             Direction::Ingress => flow.client,
         };
+        if let Some(decided) = self.tier("Admin", direction, subject, peer, flow) {
+            return decided;
+        }
         let mut isolated_by = Vec::new();
         let mut by = Vec::new();
         for policy in self.policies {
@@ -169,10 +177,119 @@ impl<'a> Cluster<'a> {
             }
         }
         match (isolated_by.is_empty(), by.is_empty()) {
-            (true, _) => Side::NotIsolated,
+            (true, _) => self.tier("Baseline", direction, subject, peer, flow).unwrap_or(Side::NotIsolated),
             (false, false) => Side::Allowed { isolated_by, by },
             (false, true) => Side::Denied { isolated_by },
         }
+    }
+
+    /// What the ClusterNetworkPolicies of a tier say; None: nothing, so the next tier is asked.
+    fn tier(
+        &self,
+        tier: &str,
+        direction: Direction,
+        subject: &Pod,
+        peer: IpAddr,
+        flow: &Flow,
+    ) -> Option<Side> {
+        let mut policies: Vec<&ClusterNetworkPolicy> =
+            self.cluster_policies.iter().filter(|p| p.spec.tier == tier).collect();
+        policies.sort_by_key(|p| (p.spec.priority, p.metadata.name.clone()));
+        for policy in policies {
+            let spec = &policy.spec;
+            let selected = match (&spec.subject.namespaces, &spec.subject.pods) {
+                (Some(namespaces), _) => self.namespace_has(subject, namespaces),
+                (None, Some(pods)) => self.is_among(subject, pods),
+                (None, None) => true,
+            };
+            if !selected {
+                continue;
+            }
+            let rules = match direction {
+                Direction::Ingress => &spec.ingress,
+                Direction::Egress => &spec.egress,
+            };
+            for (index, rule) in rules.iter().enumerate() {
+                let peer_matches = rule.peers(direction).iter().any(|p| self.cluster_peer_matches(p, peer));
+                let port_matches = match &rule.protocols {
+                    None => true,
+                    Some(protocols) => protocols.iter().any(|p| self.protocol_matches(p, flow)),
+                };
+                if !peer_matches || !port_matches {
+                    continue;
+                }
+                let policy = policy.metadata.name.clone().unwrap_or_default();
+                return match rule.action.as_str() {
+                    "Pass" => None,
+                    action => Some(Side::Tier { policy, rule: index, accepts: action == "Accept" }),
+                };
+            }
+        }
+        None
+    }
+
+    fn namespace_has(&self, pod: &Pod, selector: &LabelSelector) -> bool {
+        let none = BTreeMap::new();
+        let namespace =
+            self.namespaces.iter().find(|n| n.metadata.name.as_deref() == Some(namespace_of(pod)));
+        namespace.is_some_and(|n| selects(selector, n.metadata.labels.as_ref().unwrap_or(&none)))
+    }
+
+    fn is_among(&self, pod: &Pod, pods: &NamespacedPod) -> bool {
+        self.namespace_has(pod, &pods.namespace_selector) && selects(&pods.pod_selector, labels_of(pod))
+    }
+
+    fn cluster_peer_matches(&self, peer: &ApiPeer, address: IpAddr) -> bool {
+        let pod = self.pod_at(address);
+        let none = BTreeMap::new();
+        let node_matches = |selector: &LabelSelector| {
+            self.nodes.iter().any(|node| {
+                let addresses = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
+                let mut addresses = addresses.map(|a| a.address.parse::<IpAddr>());
+                selects(selector, node.metadata.labels.as_ref().unwrap_or(&none))
+                    && addresses.any(|a| a == Ok(address))
+            })
+        };
+        peer.namespaces.as_ref().is_some_and(|s| pod.is_some_and(|pod| self.namespace_has(pod, s)))
+            || peer.pods.as_ref().is_some_and(|s| pod.is_some_and(|pod| self.is_among(pod, s)))
+            || peer.nodes.as_ref().is_some_and(node_matches)
+            || peer
+                .networks
+                .iter()
+                .flatten()
+                .any(|cidr| in_block(&IPBlock { cidr: cidr.clone(), except: None }, address))
+    }
+
+    fn protocol_matches(&self, asked: &ApiProtocol, flow: &Flow) -> bool {
+        let Layer4::Port(protocol, number) = flow.layer4 else { return false };
+        let in_ports = |ports: &Ports| match &ports.destination_port {
+            None => true,
+            Some(port) => {
+                port.number == Some(i32::from(number))
+                    || port.range.as_ref().is_some_and(|r| (r.start..=r.end).contains(&i32::from(number)))
+            }
+        };
+        let ports = match protocol {
+            Protocol::Tcp => &asked.tcp,
+            Protocol::Udp => &asked.udp,
+            Protocol::Sctp => &asked.sctp,
+        };
+        ports.as_ref().is_some_and(in_ports)
+            || asked
+                .destination_named_port
+                .as_ref()
+                .is_some_and(|name| self.is_named(name, protocol.name(), number, flow))
+    }
+
+    /// Whether the server's containers call that port so; the first container that uses the name wins.
+    fn is_named(&self, name: &str, protocol: &str, number: u16, flow: &Flow) -> bool {
+        let Some(spec) = self.pod_at(flow.server).and_then(|pod| pod.spec.as_ref()) else { return false };
+        let sidecars = spec.init_containers.iter().flatten();
+        let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
+        let found = ports
+            .find(|p| p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol);
+        found.is_some_and(|p| p.container_port == i32::from(number))
     }
 
     fn peer_matches(&self, peer: &NetworkPolicyPeer, policy_namespace: &str, address: IpAddr) -> bool {
@@ -182,12 +299,7 @@ impl<'a> Cluster<'a> {
         let Some(pod) = self.pod_at(address) else { return false };
         let namespace_matches = match &peer.namespace_selector {
             None => namespace_of(pod) == policy_namespace,
-            Some(selector) => {
-                let namespace =
-                    self.namespaces.iter().find(|n| n.metadata.name.as_deref() == Some(namespace_of(pod)));
-                let none = BTreeMap::new();
-                namespace.is_some_and(|n| selects(selector, n.metadata.labels.as_ref().unwrap_or(&none)))
-            }
+            Some(selector) => self.namespace_has(pod, selector),
         };
         let pod_matches = match (&peer.pod_selector, &peer.namespace_selector) {
             (None, None) => false,
@@ -208,19 +320,7 @@ impl<'a> Cluster<'a> {
             Some(IntOrString::Int(first)) => {
                 (*first..=port.end_port.unwrap_or(*first)).contains(&i32::from(number))
             }
-            Some(IntOrString::String(name)) => {
-                // The server's containers say where that is; the first container that uses the name wins.
-                let Some(spec) = self.pod_at(flow.server).and_then(|pod| pod.spec.as_ref()) else {
-                    return false;
-                };
-                let sidecars = spec.init_containers.iter().flatten();
-                let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-                let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-                let found = ports.find(|p| {
-                    p.name.as_ref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == asked
-                });
-                found.is_some_and(|p| p.container_port == i32::from(number))
-            }
+            Some(IntOrString::String(name)) => self.is_named(name, asked, number, flow),
         }
     }
 }

@@ -5,10 +5,15 @@
 //! * the verdict map `egress` is looked up by the **ct original source** (the client, when it is a local pod),
 //! * the verdict map `ingress` by the **ct reply source** (the server after DNAT, when it is a local pod).
 //!
-//! A pod without an element in a map is not isolated in that direction. A chain is a list of rules, each of which
-//! allows (`return`); behind its last rule a chain drops. In a rule of an egress chain the peer is the ct reply
-//! source, in one of an ingress chain it is the ct original source; ports are always the server's:
-//! `ct reply proto-src`, behind `meta l4proto`.
+//! A pod without an element in a map is not isolated in that direction. A chain is a list of rules; the first that
+//! matches decides: allow (`return`), deny (`drop`) or pass (on to the next tier). Behind its last rule a chain drops,
+//! allows, or goes on to the next tier's chain. In a rule of an egress chain the peer is the ct reply source, in one of
+//! an ingress chain it is the ct original source; ports are always the server's: `ct reply proto-src`, behind
+//! `meta l4proto`.
+//!
+//! A pod that only NetworkPolicies select has one chain, in which every rule allows and whose end drops. One that
+//! ClusterNetworkPolicies select has the Admin tier's chain before it; where no NetworkPolicy isolates it, the Baseline
+//! tier's chain takes its place.
 //!
 //! What is not in here, because it needs no policy: `@own`, `@ready`, `related`, `invalid`, and that a pod always
 //! reaches itself (the hairpin through a Service: ct original source = ct reply source). See [`RuleSet::judge`].
@@ -59,6 +64,32 @@ pub enum Direction {
 
 impl Direction {
     pub const ALL: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+}
+
+/// Who is asked first, second and last. A pod that a NetworkPolicy isolates never reaches the Baseline tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Tier {
+    Admin,
+    NetworkPolicy,
+    Baseline,
+}
+
+/// What becomes of the flows that a rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Action {
+    Allow,
+    Deny,
+    /// No further rule of this tier is asked; the next tier decides.
+    Pass,
+}
+
+/// What becomes of the flows that no rule of a chain matches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum End {
+    Drop,
+    Allow,
+    /// The next tier's chain decides; a Pass leads there too.
+    Goto(ChainName),
 }
 
 /// The protocols that have ports a NetworkPolicy can name.
@@ -131,6 +162,8 @@ pub struct PortRange {
 pub enum SetKind {
     /// A hash set of pod addresses: `type ipv4_addr`.
     Pods,
+    /// A hash set of node addresses, of the same type.
+    Nodes,
     /// An interval set of disjoint blocks: `type ipv4_addr; flags interval`. Its name is the hash of its blocks, so
     /// its elements never change: it is made and removed whole.
     Cidrs,
@@ -166,6 +199,8 @@ pub enum PeerMatch {
     Any,
     /// A set of kind [`SetKind::Pods`].
     Pods(SetName),
+    /// A set of kind [`SetKind::Nodes`].
+    Nodes(SetName),
     /// A set of kind [`SetKind::Cidrs`].
     Cidrs(SetName),
 }
@@ -183,18 +218,28 @@ pub enum PortMatch {
     Named(Protocol, SetName),
 }
 
-/// Both parts match: allowed.
+/// Both parts match: its action is taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Rule {
+    pub action: Action,
     pub peer: PeerMatch,
     pub port: PortMatch,
 }
 
-/// The rules for one distinct set of selecting policies in one direction. Any rule allows; none drops.
+/// The rules for one distinct set of selecting policies of one tier in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Chain {
     pub direction: Direction,
+    pub tier: Tier,
     pub rules: Vec<Rule>,
+    pub end: End,
+}
+
+impl Chain {
+    /// Only the Admin tier's chains lead to others: they come last, and go first.
+    pub fn leads_on(&self) -> bool {
+        matches!(self.end, End::Goto(_))
+    }
 }
 
 /// All that network policies ask of one node.
@@ -295,7 +340,8 @@ pub fn diff(old: &RuleSet, new: &RuleSet) -> Vec<Change> {
             changes.push(Change::AddElements { set: name.clone(), elements: come });
         }
     }
-    for (name, chain) in &new.chains {
+    let (leading, leaves): (Vec<_>, Vec<_>) = new.chains.iter().partition(|(_, chain)| chain.leads_on());
+    for (name, chain) in leaves.into_iter().chain(leading) {
         match old.chains.get(name) {
             None => changes.push(Change::AddChain { name: name.clone(), chain: chain.clone() }),
             Some(before) if before != chain => {
@@ -317,7 +363,9 @@ pub fn diff(old: &RuleSet, new: &RuleSet) -> Vec<Change> {
             changes.push(Change::AddVerdicts { direction, verdicts: come });
         }
     }
-    for name in old.chains.keys().filter(|name| !new.chains.contains_key(name)) {
+    let gone = old.chains.iter().filter(|(name, _)| !new.chains.contains_key(*name));
+    let (leading, leaves): (Vec<_>, Vec<_>) = gone.partition(|(_, chain)| chain.leads_on());
+    for (name, _) in leading.into_iter().chain(leaves) {
         changes.push(Change::DeleteChain { name: name.clone() });
     }
     for name in old.sets.keys().filter(|name| !new.sets.contains_key(name)) {
@@ -345,6 +393,8 @@ pub enum ApplyError {
     NoChain(ChainName),
     #[error("chain {0} is used by the verdict of {1}")]
     ChainUsed(ChainName, IpAddr),
+    #[error("chain {0} is where chain {1} leads to")]
+    ChainLedTo(ChainName, ChainName),
     #[error("{1} has a verdict in the {0:?} map already")]
     VerdictExists(Direction, IpAddr),
     #[error("{1} has no verdict in the {0:?} map")]
@@ -414,6 +464,11 @@ impl RuleSet {
                 if let Some((address, _)) = user {
                     return Err(ApplyError::ChainUsed(name.clone(), *address));
                 }
+                if let Some((from, _)) =
+                    self.chains.iter().find(|(_, chain)| chain.end == End::Goto(name.clone()))
+                {
+                    return Err(ApplyError::ChainLedTo(name.clone(), from.clone()));
+                }
                 if self.chains.remove(name).is_none() {
                     return Err(ApplyError::NoChain(name.clone()));
                 }
@@ -438,7 +493,10 @@ impl RuleSet {
                 return Err(ApplyError::NoSet(name.clone()));
             }
         }
-        Ok(())
+        match &chain.end {
+            End::Goto(next) if !self.chains.contains_key(next) => Err(ApplyError::NoChain(next.clone())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -447,7 +505,7 @@ impl Rule {
     pub fn sets(&self) -> impl Iterator<Item = &SetName> {
         let peer = match &self.peer {
             PeerMatch::Any => None,
-            PeerMatch::Pods(set) | PeerMatch::Cidrs(set) => Some(set),
+            PeerMatch::Pods(set) | PeerMatch::Nodes(set) | PeerMatch::Cidrs(set) => Some(set),
         };
         let port = match &self.port {
             PortMatch::Any | PortMatch::Protocol(_) | PortMatch::Ranges(..) => None,
@@ -480,13 +538,17 @@ pub enum Verdict {
     NotIsolated,
     /// This rule of this chain allows.
     Allowed { chain: ChainName, rule: usize },
+    /// No rule of the last chain that was asked decides, and its end allows.
+    AllowedAtEnd { chain: ChainName },
+    /// This rule of this chain denies.
+    Denied { chain: ChainName, rule: usize },
     /// No rule of this chain allows.
     Dropped { chain: ChainName },
 }
 
 impl Verdict {
     pub fn allows(&self) -> bool {
-        !matches!(self, Verdict::Dropped { .. })
+        !matches!(self, Verdict::Dropped { .. } | Verdict::Denied { .. })
     }
 }
 
@@ -504,17 +566,27 @@ impl RuleSet {
             Direction::Ingress => (flow.server, flow.client),
         };
         let Some(name) = self.map(direction).get(&subject) else { return Verdict::NotIsolated };
-        let rules = self.chains.get(name).map(|chain| chain.rules.as_slice()).unwrap_or_default();
-        match rules.iter().position(|rule| self.matches(rule, peer, flow)) {
-            Some(rule) => Verdict::Allowed { chain: name.clone(), rule },
-            None => Verdict::Dropped { chain: name.clone() },
+        let mut name = name.clone();
+        // A chain leads to a later tier, so this ends.
+        loop {
+            let Some(chain) = self.chains.get(&name) else { return Verdict::Dropped { chain: name } };
+            let rule = chain.rules.iter().position(|rule| self.matches(rule, peer, flow));
+            match rule.map(|rule| (rule, chain.rules[rule].action)) {
+                Some((rule, Action::Allow)) => return Verdict::Allowed { chain: name, rule },
+                Some((rule, Action::Deny)) => return Verdict::Denied { chain: name, rule },
+                Some((_, Action::Pass)) | None => match &chain.end {
+                    End::Drop => return Verdict::Dropped { chain: name },
+                    End::Allow => return Verdict::AllowedAtEnd { chain: name },
+                    End::Goto(next) => name = next.clone(),
+                },
+            }
         }
     }
 
     fn matches(&self, rule: &Rule, peer: IpAddr, flow: &Flow) -> bool {
         let peer_matches = match &rule.peer {
             PeerMatch::Any => true,
-            PeerMatch::Pods(set) => self.contains(set, &Element::Address(peer)),
+            PeerMatch::Pods(set) | PeerMatch::Nodes(set) => self.contains(set, &Element::Address(peer)),
             PeerMatch::Cidrs(set) => self.sets.get(set).is_some_and(|set| {
                 set.elements.iter().any(|e| matches!(e, Element::Cidr(cidr) if cidr.contains(&peer)))
             }),

@@ -1,11 +1,14 @@
-//! Decides who may talk to whom: pods, namespaces and NetworkPolicies in, the rule set of a node out.
+//! Decides who may talk to whom: pods, namespaces, NetworkPolicies and ClusterNetworkPolicies in, the rule set of a
+//! node out.
 //!
 //! * [`model`] parses the API objects once; a policy it cannot parse isolates and allows nothing.
+//! * [`cluster_policy`] does the same for ClusterNetworkPolicies: the tiers before and behind NetworkPolicies.
 //! * [`compile`] keeps a node's rule set ([`ir`]) up to date, event by event, as differences for one transaction.
 //! * [`evaluate`] answers from the API objects themselves, as naively as it can, and says which rule decides: the
 //!   oracle the rule set is tested against, and the answer to "why?".
 
 mod cidr;
+pub mod cluster_policy;
 pub mod compile;
 pub mod evaluate;
 mod interest;
@@ -16,6 +19,7 @@ mod sets;
 mod tests;
 
 pub use cidr::{CidrError, subtract};
+pub use cluster_policy::{ClusterNetworkPolicy, ClusterPolicy, NodeRecord};
 pub use compile::{Compiler, Event};
 pub use evaluate::{Cluster, Explanation, Side, evaluate, explain};
 pub use ir::{Change, Direction, Flow, Layer4, Protocol, RuleSet, diff};

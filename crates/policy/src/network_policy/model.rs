@@ -114,8 +114,10 @@ pub enum Peer {
         namespaces: Namespaces,
         pods: Selector,
     },
-    /// Disjoint, `except` already cut out; of one family. May be empty: nobody.
+    /// Disjoint, `except` already cut out. May be empty: nobody.
     Blocks(Vec<Cidr>),
+    /// The addresses of the nodes with such labels (ClusterNetworkPolicies only).
+    Nodes(Selector),
 }
 
 /// Which namespaces a peer's pods are in.
@@ -133,6 +135,8 @@ pub enum Port {
     Range(Protocol, PortRange),
     /// Where the server has a container port of this name and protocol.
     Named(Protocol, String),
+    /// Where the server has a container port of this name, of any protocol (ClusterNetworkPolicies only).
+    NamedAny(String),
 }
 
 /// What in a policy cannot be understood; the path is the API's own.

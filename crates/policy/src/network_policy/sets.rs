@@ -1,14 +1,15 @@
 //! From one rule of a policy to rules of the rule set, and what the sets they look up select.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::cluster_policy::NodeRecord;
 use super::ir::{
-    ChainName, Cidr, Direction, Element, Family, PeerMatch, PortMatch, PortRange, Protocol, Rule, SetKind,
-    SetName, SetType,
+    Action, ChainName, Cidr, Direction, Element, Family, PeerMatch, PortMatch, PortRange, Protocol, Rule,
+    SetKind, SetName, SetType, Tier,
 };
 use super::model::{AllowRule, Namespaces, Peer, PodRecord, Port};
 use crate::selector::{Labels, Selector};
@@ -17,6 +18,7 @@ use crate::selector::{Labels, Selector};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum SetKey {
     Pods { family: Family, namespaces: Namespaces, pods: Selector },
+    Nodes { family: Family, nodes: Selector },
     Cidrs { family: Family, blocks: Vec<Cidr> },
     NamedPort { family: Family, protocol: Protocol, name: String },
 }
@@ -25,6 +27,7 @@ impl SetKey {
     pub fn set_type(&self) -> SetType {
         match self {
             SetKey::Pods { family, .. } => SetType { family: *family, kind: SetKind::Pods },
+            SetKey::Nodes { family, .. } => SetType { family: *family, kind: SetKind::Nodes },
             SetKey::Cidrs { family, .. } => SetType { family: *family, kind: SetKind::Cidrs },
             SetKey::NamedPort { family, .. } => SetType { family: *family, kind: SetKind::NamedPort },
         }
@@ -33,6 +36,7 @@ impl SetKey {
     pub fn name(&self) -> SetName {
         let prefix = match self {
             SetKey::Pods { .. } => "pods",
+            SetKey::Nodes { .. } => "node",
             SetKey::Cidrs { .. } => "cidr",
             SetKey::NamedPort { .. } => "port",
         };
@@ -53,7 +57,7 @@ impl SetKey {
                 };
                 ((inside && pods.matches(&pod.labels)).then_some(*family), None)
             }
-            SetKey::Cidrs { .. } => (None, None),
+            SetKey::Nodes { .. } | SetKey::Cidrs { .. } => (None, None),
             SetKey::NamedPort { family, protocol, name } => {
                 let port = pod.named_ports.iter().find(|((p, n), _)| p == protocol && n == name);
                 (port.map(|_| *family), port.map(|(_, port)| *port))
@@ -68,10 +72,23 @@ impl SetKey {
     }
 }
 
+impl SetKey {
+    /// What a node brings into this set.
+    pub fn elements_of_node<'a>(&self, node: &'a NodeRecord) -> impl Iterator<Item = Element> + use<'a> {
+        let family = match self {
+            SetKey::Nodes { family, nodes } if nodes.matches(&node.labels) => Some(*family),
+            _ => None,
+        };
+        let addresses = node.addresses.iter().filter(move |address| family == Some(Family::of(address)));
+        addresses.map(|address| Element::Address(*address))
+    }
+}
+
 pub(super) fn compile_rule(
     allow: &AllowRule,
+    action: Action,
     family: Family,
-    rules: &mut BTreeSet<Rule>,
+    rules: &mut Vec<Rule>,
     keys: &mut BTreeMap<SetName, SetKey>,
 ) {
     let mut set = |key: SetKey| {
@@ -86,8 +103,12 @@ pub(super) fn compile_rule(
                 let key = SetKey::Pods { family, namespaces: namespaces.clone(), pods: pods.clone() };
                 peers.push(PeerMatch::Pods(set(key)));
             }
+            Peer::Nodes(nodes) => {
+                peers.push(PeerMatch::Nodes(set(SetKey::Nodes { family, nodes: nodes.clone() })));
+            }
             Peer::Blocks(blocks) if blocks.iter().any(|block| block.family() == family) => {
-                peers.push(PeerMatch::Cidrs(set(SetKey::Cidrs { family, blocks: blocks.clone() })));
+                peers
+                    .push(PeerMatch::Cidrs(set(SetKey::Cidrs { family, blocks: of_family(blocks, family) })));
             }
             Peer::Blocks(_) => {}
         }
@@ -110,7 +131,11 @@ pub(super) fn compile_rule(
                     let name = set(SetKey::NamedPort { family, protocol, name: name.clone() });
                     ports.push(PortMatch::Named(protocol, name));
                 }
-                _ => {}
+                Port::NamedAny(name) => {
+                    let name = set(SetKey::NamedPort { family, protocol, name: name.clone() });
+                    ports.push(PortMatch::Named(protocol, name));
+                }
+                Port::Every(_) | Port::Range(..) | Port::Named(..) => {}
             }
         }
         match join(ranges).as_slice() {
@@ -123,8 +148,13 @@ pub(super) fn compile_rule(
         ports.push(PortMatch::Any);
     }
     for peer in &peers {
-        rules.extend(ports.iter().map(|port| Rule { peer: peer.clone(), port: port.clone() }));
+        rules.extend(ports.iter().map(|port| Rule { action, peer: peer.clone(), port: port.clone() }));
     }
+}
+
+/// A policy's networks may be of both families; a set holds one.
+fn of_family(blocks: &[Cidr], family: Family) -> Vec<Cidr> {
+    blocks.iter().filter(|block| block.family() == family).copied().collect()
 }
 
 /// Sorted, with what overlaps or touches joined: an nf_tables interval set takes no overlap.
@@ -148,6 +178,24 @@ pub(super) fn chain_name(direction: Direction, namespace: &str, policies: &[Stri
         Direction::Ingress => "ingress",
     };
     ChainName(format!("{prefix}-{}", hash(&(namespace, policies))))
+}
+
+/// The chain of a tier's policies, in the order they are asked, with what comes after it.
+pub(super) fn tier_chain_name(
+    tier: Tier,
+    direction: Direction,
+    policies: &[String],
+    next: Option<&ChainName>,
+) -> ChainName {
+    let tier = match tier {
+        Tier::Admin => "admin",
+        Tier::NetworkPolicy | Tier::Baseline => "baseline",
+    };
+    let direction = match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    };
+    ChainName(format!("{tier}-{direction}-{}", hash(&(policies, next))))
 }
 
 /// 128 bits of SHA-256 over the JSON text: who writes policies chooses what is hashed, and must not be able to find

@@ -3,10 +3,11 @@
 
 mod properties;
 mod tables;
+mod tiers;
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::*;
@@ -17,12 +18,20 @@ use crate::network_policy::ir::Family;
 struct Objects {
     pods: Vec<Pod>,
     namespaces: Vec<Namespace>,
+    nodes: Vec<Node>,
     policies: Vec<NetworkPolicy>,
+    cluster_policies: Vec<ClusterNetworkPolicy>,
 }
 
 impl Objects {
     fn cluster(&self) -> Cluster<'_> {
-        Cluster { pods: &self.pods, namespaces: &self.namespaces, policies: &self.policies }
+        Cluster {
+            pods: &self.pods,
+            namespaces: &self.namespaces,
+            nodes: &self.nodes,
+            policies: &self.policies,
+            cluster_policies: &self.cluster_policies,
+        }
     }
 
     fn events(&self, node: &str) -> Vec<Event> {
@@ -33,6 +42,9 @@ impl Objects {
         }
         events.extend(self.pods.iter().map(|pod| Event::UpsertPod(PodRecord::from_api(pod, node))));
         events.extend(self.policies.iter().map(|p| Event::UpsertPolicy(Policy::from_api(p).0)));
+        events.extend(self.nodes.iter().map(|node| Event::UpsertNode(NodeRecord::from_api(node))));
+        let clusters = self.cluster_policies.iter().map(|p| ClusterPolicy::from_api(p).0);
+        events.extend(clusters.map(Event::UpsertClusterPolicy));
         events
     }
 

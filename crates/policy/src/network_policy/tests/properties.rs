@@ -128,6 +128,61 @@ fn namespace() -> impl Strategy<Value = Namespace> {
     })
 }
 
+fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
+    let pods =
+        || (selector(), selector()).prop_map(|(n, p)| json!({ "namespaceSelector": n, "podSelector": p }));
+    let subject = || {
+        prop_oneof![
+            selector().prop_map(|s| json!({ "namespaces": s })),
+            pods().prop_map(|p| json!({ "pods": p })),
+        ]
+    };
+    let networks = prop::sample::subsequence(
+        vec!["0.0.0.0/0", "10.244.1.0/24", "10.244.1.2/32", "192.0.2.0/24", "10.88.0.3/32", "fd00::/8"],
+        1..3,
+    );
+    let outside = prop_oneof![
+        networks.prop_map(|n| json!({ "networks": n })),
+        selector().prop_map(|s| json!({ "nodes": s })),
+    ];
+    let port = (0..PORTS.len(), 0..PORTS.len()).prop_map(|(a, b)| match a.cmp(&b) {
+        std::cmp::Ordering::Equal => json!({ "destinationPort": { "number": PORTS[a] } }),
+        _ => json!({ "destinationPort": { "range": { "start": PORTS[a.min(b)], "end": PORTS[a.max(b)] } } }),
+    });
+    let protocol = prop_oneof![
+        3 => (prop::sample::select(vec!["tcp", "udp", "sctp"]), port).prop_map(|(p, port)| json!({ p: port })),
+        1 => prop::sample::select(vec!["web", "dns"]).prop_map(|n| json!({ "destinationNamedPort": n })),
+    ];
+    let protocols = prop::option::of(prop::collection::vec(protocol, 1..3));
+    let action = prop::sample::select(vec!["Accept", "Deny", "Pass"]);
+    let ingress = (action.clone(), prop::collection::vec(subject(), 1..3), protocols.clone()).prop_map(
+        |(action, from, protocols)| json!({ "action": action, "from": from, "protocols": protocols }),
+    );
+    let peer = prop_oneof![subject(), outside];
+    let egress = (action, prop::collection::vec(peer, 1..3), protocols)
+        .prop_map(|(action, to, protocols)| json!({ "action": action, "to": to, "protocols": protocols }));
+    let rules = (prop::collection::vec(ingress, 0..3), prop::collection::vec(egress, 0..3));
+    (0..4u8, any::<bool>(), 0..3i32, subject(), rules).prop_map(|(number, admin, priority, subject, rules)| {
+        serde_json::from_value(json!({
+            "metadata": { "name": format!("c{number}") },
+            "spec": { "tier": if admin { "Admin" } else { "Baseline" }, "priority": priority, "subject": subject,
+                      "ingress": rules.0, "egress": rules.1 },
+        }))
+        .unwrap()
+    })
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    (1..3u8, labels()).prop_map(|(number, labels)| {
+        let addresses = json!([{ "type": "InternalIP", "address": format!("10.88.0.{}", number + 1) },
+                               { "type": "Hostname", "address": format!("node-{number}") }]);
+        serde_json::from_value(json!({
+            "metadata": { "name": format!("node-{number}"), "labels": labels }, "status": { "addresses": addresses },
+        }))
+        .unwrap()
+    })
+}
+
 /// Something that a watch brings.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
@@ -138,6 +193,10 @@ enum Step {
     NoNamespace(usize),
     Policy(NetworkPolicy),
     NoPolicy(usize),
+    ClusterPolicy(ClusterNetworkPolicy),
+    NoClusterPolicy(usize),
+    Node(Node),
+    NoNode(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -148,6 +207,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::NoNamespace),
         6 => policy().prop_map(Step::Policy),
         2 => any::<usize>().prop_map(Step::NoPolicy),
+        4 => cluster_policy().prop_map(Step::ClusterPolicy),
+        2 => any::<usize>().prop_map(Step::NoClusterPolicy),
+        2 => node().prop_map(Step::Node),
+        1 => any::<usize>().prop_map(Step::NoNode),
     ]
 }
 
@@ -189,12 +252,31 @@ impl Objects {
                 let meta = pick(&mut self.policies, index)?.metadata;
                 Event::RemovePolicy { namespace: meta.namespace.unwrap(), name: meta.name.unwrap() }
             }
+            Step::ClusterPolicy(policy) => {
+                let (parsed, error) = ClusterPolicy::from_api(&policy);
+                assert_eq!(error, None);
+                put(&mut self.cluster_policies, policy, |a, b| a.metadata.name == b.metadata.name);
+                Event::UpsertClusterPolicy(parsed)
+            }
+            Step::NoClusterPolicy(index) => {
+                Event::RemoveClusterPolicy(pick(&mut self.cluster_policies, index)?.metadata.name.unwrap())
+            }
+            Step::Node(node) => {
+                let event = Event::UpsertNode(NodeRecord::from_api(&node));
+                put(&mut self.nodes, node, |a, b| a.metadata.name == b.metadata.name);
+                event
+            }
+            Step::NoNode(index) => Event::RemoveNode(pick(&mut self.nodes, index)?.metadata.name.unwrap()),
         })
     }
 }
 
 fn flows() -> impl Strategy<Value = Vec<Flow>> {
-    let ends = ADDRESSES.into_iter().chain(["192.0.2.7", "10.244.9.9"]).map(ip).collect::<Vec<_>>();
+    let ends = ADDRESSES
+        .into_iter()
+        .chain(["192.0.2.7", "10.244.9.9", "10.88.0.2", "10.88.0.3"])
+        .map(ip)
+        .collect::<Vec<_>>();
     let layer4 = prop_oneof![
         9 => (0..3usize, 0..PORTS.len()).prop_map(|(p, port)| Layer4::Port(Protocol::ALL[p], PORTS[port])),
         1 => Just(Layer4::Other(1)),

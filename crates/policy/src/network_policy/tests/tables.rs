@@ -20,12 +20,12 @@ fn pod(namespace: &str, name: &str, address: &str, labels: serde_json::Value) ->
     }))
 }
 
-fn policy(namespace: &str, spec: serde_json::Value) -> NetworkPolicy {
+pub(super) fn policy(namespace: &str, spec: serde_json::Value) -> NetworkPolicy {
     from(json!({ "metadata": { "namespace": namespace, "name": "p" }, "spec": spec }))
 }
 
 /// foo: web .11, db .12; shop: cart .13 (namespace tenant=manning); bar: other .14; outside 192.0.2.9.
-fn cluster(policies: Vec<NetworkPolicy>) -> Objects {
+pub(super) fn cluster(policies: Vec<NetworkPolicy>) -> Objects {
     let namespace =
         |name: &str, labels: serde_json::Value| from(json!({"metadata": {"name": name, "labels": labels}}));
     Objects {
@@ -41,6 +41,7 @@ fn cluster(policies: Vec<NetworkPolicy>) -> Objects {
             namespace("bar", json!({"tenant": "other"})),
         ],
         policies,
+        ..Objects::default()
     }
 }
 
@@ -61,7 +62,7 @@ fn flow(client: &str, server: &str, port: &str) -> Flow {
 }
 
 /// Each row: client, server, port, may pass. Said by the evaluator and by the nodes' rule sets.
-fn check(objects: &Objects, rows: &[(&str, &str, &str, bool)]) {
+pub(super) fn check(objects: &Objects, rows: &[(&str, &str, &str, bool)]) {
     for (client, server, port, expected) in rows {
         let flow = flow(client, server, port);
         let explanation = explain(&objects.cluster(), &flow);
