@@ -59,6 +59,34 @@ impl Requirement {
     }
 }
 
+/// As `kubectl get -l` takes it.
+impl std::fmt::Display for Requirement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |values: &BTreeSet<String>| values.iter().cloned().collect::<Vec<_>>().join(",");
+        match self {
+            Requirement::In(key, values) if values.len() == 1 => write!(f, "{key}={}", list(values)),
+            Requirement::In(key, values) => write!(f, "{key} in ({})", list(values)),
+            Requirement::NotIn(key, values) if values.len() == 1 => write!(f, "{key}!={}", list(values)),
+            Requirement::NotIn(key, values) => write!(f, "{key} notin ({})", list(values)),
+            Requirement::Exists(key) => f.write_str(key),
+            Requirement::DoesNotExist(key) => write!(f, "!{key}"),
+            Requirement::Gt(key, than) => write!(f, "{key}>{than}"),
+            Requirement::Lt(key, than) => write!(f, "{key}<{than}"),
+        }
+    }
+}
+
+/// As `kubectl get -l` takes it; `everything` for one without conditions.
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("everything");
+        }
+        let words: Vec<String> = self.0.iter().map(Requirement::to_string).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     #[error("{operator:?} is not a valid selector operator (key {key:?})")]
@@ -113,6 +141,11 @@ impl Selector {
 
     pub fn is_everything(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The conditions, in a fixed order.
+    pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.0.iter()
     }
 }
 

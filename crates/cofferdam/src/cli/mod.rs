@@ -12,6 +12,7 @@ mod get;
 mod images;
 pub mod logs;
 pub mod manifests;
+mod netpol;
 mod plan;
 mod plan_env;
 mod pods;
@@ -22,6 +23,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 mod three_way;
+mod why;
 mod yaml;
 
 use std::{
@@ -96,6 +98,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Print who a pod's processes would be and what they may do, without running anything.
     Plan(plan::PlanArgs),
+    /// Whether one end may reach another on a port, and which policies and rules say so.
+    Why(why::WhyArgs),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     #[command(hide = true)]
@@ -264,6 +268,7 @@ pub fn run(cli: Cli) -> Result<i32> {
             plan::run(&layout, &args)?;
             Ok(0)
         }
+        Command::Why(args) => why::run(&layout, &args),
         Command::Kubeconfig => {
             layout.read()?;
             println!("{}", layout.kubeconfig().display());

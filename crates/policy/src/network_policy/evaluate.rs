@@ -77,11 +77,11 @@ pub struct RuleRef {
 
 /// May it pass?
 pub fn evaluate(cluster: &Cluster, flow: &Flow) -> bool {
-    explain(cluster, flow).allowed
+    reasons(cluster, flow).allowed
 }
 
 /// May it pass, and which rules say so?
-pub fn explain(cluster: &Cluster, flow: &Flow) -> Explanation {
+pub fn reasons(cluster: &Cluster, flow: &Flow) -> Explanation {
     let client = cluster.pod_at(flow.client);
     let server = cluster.pod_at(flow.server);
     let (egress, ingress) = if flow.client == flow.server {

@@ -4,13 +4,14 @@
 //! * [`model`] parses the API objects once; a policy it cannot parse isolates and allows nothing.
 //! * [`cluster_policy`] does the same for ClusterNetworkPolicies: the tiers before and behind NetworkPolicies.
 //! * [`compile`] keeps a node's rule set ([`ir`]) up to date, event by event, as differences for one transaction.
-//! * [`evaluate`] answers from the API objects themselves, as naively as it can, and says which rule decides: the
-//!   oracle the rule set is tested against, and the answer to "why?".
+//! * [`evaluate`] answers from the API objects themselves, as naively as it can: the oracle all else is tested against.
+//! * [`explain`] answers "why may, or may not, A reach B on this port?" for people.
 
 mod cidr;
 pub mod cluster_policy;
 pub mod compile;
 pub mod evaluate;
+pub mod explain;
 mod interest;
 pub mod ir;
 pub mod model;
@@ -21,6 +22,6 @@ mod tests;
 pub use cidr::{CidrError, subtract};
 pub use cluster_policy::{ClusterNetworkPolicy, ClusterPolicy, NodeRecord};
 pub use compile::{Compiler, Event};
-pub use evaluate::{Cluster, Explanation, Side, evaluate, explain};
+pub use evaluate::{Cluster, Explanation, Side, evaluate, reasons};
 pub use ir::{Change, Direction, Flow, Layer4, Protocol, RuleSet, diff};
 pub use model::{PodRecord, Policy, PolicyError};

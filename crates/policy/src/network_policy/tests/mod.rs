@@ -1,15 +1,18 @@
 //! Tables of behaviour, and the two properties: the rule set says what the naive evaluator says, and a compiler that
 //! was told a history says what one says that was told its outcome.
 
+mod explain;
 mod properties;
 mod tables;
 mod tiers;
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
+use super::explain::*;
 use super::*;
 use crate::network_policy::ir::Family;
 
@@ -21,6 +24,8 @@ struct Objects {
     nodes: Vec<Node>,
     policies: Vec<NetworkPolicy>,
     cluster_policies: Vec<ClusterNetworkPolicy>,
+    services: Vec<Service>,
+    slices: Vec<EndpointSlice>,
 }
 
 impl Objects {
@@ -32,6 +37,10 @@ impl Objects {
             policies: &self.policies,
             cluster_policies: &self.cluster_policies,
         }
+    }
+
+    fn world(&self) -> World<'_> {
+        World { cluster: self.cluster(), services: &self.services, slices: &self.slices }
     }
 
     fn events(&self, node: &str) -> Vec<Event> {

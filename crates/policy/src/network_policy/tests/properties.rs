@@ -58,7 +58,8 @@ fn pod() -> impl Strategy<Value = Pod> {
                 .collect();
             // A pod's address is of its node's range, so two pods that hold one address are on one node.
             let namespace = NAMESPACES[namespace];
-            let mut status = json!({ "phase": if kind == 1 { "Failed" } else { "Running" } });
+            let host = format!("10.88.0.{}", address / 4 + 2);
+            let mut status = json!({ "phase": if kind == 1 { "Failed" } else { "Running" }, "hostIP": host });
             if kind != 2 {
                 status["podIP"] = json!(ADDRESSES[address]);
                 status["podIPs"] = json!([{ "ip": ADDRESSES[address] }]);
@@ -286,6 +287,53 @@ fn flows() -> impl Strategy<Value = Vec<Flow>> {
     prop::collection::vec(flow, 40)
 }
 
+/// The elements that an answer names are in the rule set, and lead to what the rule set itself says.
+fn judged_alike(rules: &RuleSet, judgement: &Judgement, flow: &Flow) -> Result<(), String> {
+    let subject = match judgement.direction {
+        Direction::Egress => flow.client,
+        Direction::Ingress => flow.server,
+    };
+    let has = |chain: &String| rules.chains.contains_key(&ir::ChainName(chain.clone()));
+    let mut decides = None;
+    for element in &judgement.elements {
+        let there = match element {
+            LiveElement::Verdict { element, chain, .. } => {
+                decides = Some(chain);
+                let found = rules.map(judgement.direction).get(&subject).map(|c| &c.0);
+                element == &subject.to_string() && found == Some(chain)
+            }
+            LiveElement::Goto { chain, to } => {
+                decides = Some(to);
+                rules.chains[&ir::ChainName(chain.clone())].end == ir::End::Goto(ir::ChainName(to.clone()))
+            }
+            LiveElement::Element { chain, set, element } => {
+                let shown = |e: &ir::Element| match e {
+                    ir::Element::Address(address) => address.to_string(),
+                    ir::Element::Cidr(cidr) => cidr.to_string(),
+                    ir::Element::Port(address, port) => format!("{address} . {port}"),
+                };
+                let set = rules.sets.get(&ir::SetName(set.clone()));
+                has(chain) && set.is_some_and(|set| set.elements.iter().any(|e| shown(e) == *element))
+            }
+            LiveElement::Rule { chain, .. } | LiveElement::End { chain, .. } => has(chain),
+        };
+        if !there {
+            return Err(format!("{element} is not there"));
+        }
+    }
+    let exempt = matches!(judgement.reason, Reason::FromItsNode | Reason::Itself);
+    let verdict = if exempt { ir::Verdict::NotIsolated } else { rules.look_up(judgement.direction, flow) };
+    let chain = match &verdict {
+        ir::Verdict::NotIsolated => None,
+        ir::Verdict::Allowed { chain, .. } | ir::Verdict::AllowedAtEnd { chain } => Some(&chain.0),
+        ir::Verdict::Denied { chain, .. } | ir::Verdict::Dropped { chain } => Some(&chain.0),
+    };
+    match chain == decides {
+        true => Ok(()),
+        false => Err(format!("{verdict:?} is by another chain than {decides:?}")),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -299,9 +347,21 @@ proptest! {
         }
         let nodes = [objects.rule_set("node-1"), objects.rule_set("node-2")];
         for flow in &flows {
-            let explanation = explain(&objects.cluster(), flow);
-            let judged = nodes.iter().all(|rules| rules.judge(flow));
-            prop_assert_eq!(judged, explanation.allowed, "{:?}: {:#?}", flow, explanation);
+            let explanation = reasons(&objects.cluster(), flow);
+            // What a node sends to its own pods passes no chain.
+            if explanation.ingress != Side::FromItsNode {
+                let judged = nodes.iter().all(|rules| rules.judge(flow));
+                prop_assert_eq!(judged, explanation.allowed, "{:?}: {:#?}", flow, explanation);
+            }
+            let answer = explain_flow(&objects.world(), flow);
+            prop_assert_eq!(answer.allowed, explanation.allowed, "{:?}: {:#?} {:#?}", flow, explanation, answer);
+            prop_assert_eq!(answer.egress.allowed, explanation.egress.allows());
+            let live = |judgement: &Judgement, number: usize| judged_alike(&nodes[number], judgement, flow);
+            for (judgement, party) in [(&answer.egress, &answer.client), (&answer.ingress, &answer.server)] {
+                if let Some(node) = party.node.as_deref().and_then(|name| name.strip_prefix("node-")) {
+                    prop_assert_eq!(live(judgement, node.parse::<usize>().unwrap() - 1), Ok(()), "{:#?}", judgement);
+                }
+            }
         }
     }
 

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::network_policy::ir::{Change, Element, SetKind, Verdict};
 
-fn from<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+pub(super) fn from<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
@@ -65,7 +65,7 @@ fn flow(client: &str, server: &str, port: &str) -> Flow {
 pub(super) fn check(objects: &Objects, rows: &[(&str, &str, &str, bool)]) {
     for (client, server, port, expected) in rows {
         let flow = flow(client, server, port);
-        let explanation = explain(&objects.cluster(), &flow);
+        let explanation = reasons(&objects.cluster(), &flow);
         assert_eq!(explanation.allowed, *expected, "{client} -> {server} {port}: {explanation:?}");
         assert_eq!(objects.judged_by_nodes(&flow), *expected, "rule sets: {client} -> {server} {port}");
     }
@@ -109,7 +109,7 @@ fn a_pod_reaches_itself_whatever_policies_say() {
 #[test]
 fn the_node_of_a_pod_reaches_it_and_other_nodes_do_not() {
     let objects = cluster(vec![policy("foo", json!({ "podSelector": {} }))]);
-    assert_eq!(explain(&objects.cluster(), &flow("10.88.0.3", "db", "TCP/1")).ingress, Side::FromItsNode);
+    assert_eq!(reasons(&objects.cluster(), &flow("10.88.0.3", "db", "TCP/1")).ingress, Side::FromItsNode);
     check(&objects, &[("10.88.0.2", "db", "TCP/1", false)]);
 }
 
@@ -227,7 +227,7 @@ fn policies_add_up() {
             ("db", "web", "TCP/5432", false),
         ],
     );
-    let why = explain(&objects.cluster(), &flow("world", "db", "TCP/5432"));
+    let why = reasons(&objects.cluster(), &flow("world", "db", "TCP/5432"));
     let Side::Allowed { isolated_by, by } = why.ingress else { panic!("{why:?}") };
     assert_eq!(isolated_by, ["foo/p0", "foo/p1", "foo/p2"]);
     let by: Vec<_> = by.iter().map(|r| (r.policy.as_str(), r.rule, r.peer, r.port)).collect();
