@@ -2,17 +2,20 @@
 //! chains and verdicts an event touches: a pod that joins costs its own memberships, a policy that changes costs the
 //! pods it selects. After any history the rule set equals that of a compiler which was told the outcome at once.
 
+mod chains;
+mod changes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use chains::Plan;
+
 use super::cluster_policy::{ClusterPolicy, NodeRecord};
 use super::interest::Interest;
-use super::ir::{
-    Action, Chain, ChainName, Change, Direction, Element, End, Family, RuleSet, Set, SetName, SetType, Tier,
-};
+use super::ir::{Chain, ChainName, Change, Direction, Element, Family, RuleSet, Set, SetName, SetType, Tier};
 use super::model::{Namespaces, PodRecord, Policy};
-use super::sets::{SetKey, chain_name, compile_rule, tier_chain_name};
+use super::sets::SetKey;
 use crate::selector::Labels;
 
 /// Something that happened to an object.
@@ -41,19 +44,6 @@ struct SetState {
     users: usize,
     /// How many pods bring each element: two, for a moment, while an address goes from one to the next.
     members: BTreeMap<Element, usize>,
-}
-
-/// Which policies a chain is made of, and which chain it leads to.
-#[derive(Clone, Debug)]
-struct Plan {
-    name: ChainName,
-    direction: Direction,
-    tier: Tier,
-    /// Of the NetworkPolicies; empty for the other tiers.
-    namespace: String,
-    /// In the order in which they are asked.
-    policies: Vec<String>,
-    next: Option<Box<Plan>>,
 }
 
 #[derive(Debug)]
@@ -334,75 +324,6 @@ impl Compiler {
         }
     }
 
-    /// Names of the ClusterNetworkPolicies that select a local pod.
-    fn cluster_policies_of(&self, record: &PodRecord) -> BTreeSet<String> {
-        if !record.local {
-            return BTreeSet::new();
-        }
-        let labels = self.namespaces.get(&record.namespace);
-        let selecting = self.cluster_policies.values().filter(|p| p.selects(labels, &record.labels));
-        selecting.map(|policy| policy.name.clone()).collect()
-    }
-
-    /// The chain a pod is sent to: the Admin tier's, which leads to the NetworkPolicies' or to the Baseline tier's.
-    fn plan(&self, pod: &PodState, direction: Direction) -> Option<Plan> {
-        if pod.record.addresses.is_empty() {
-            return None;
-        }
-        let namespace = pod.record.namespace.clone();
-        let known = self.policies.get(&namespace);
-        let policies: Vec<String> = pod
-            .selected_by
-            .iter()
-            .filter(|name| known.and_then(|k| k.get(*name)).is_some_and(|p| p.rules(direction).is_some()))
-            .cloned()
-            .collect();
-        let tier = |tier: Tier, next: Option<Plan>| {
-            let selecting = pod.selected_by_cluster.iter().filter_map(|name| self.cluster_policies.get(name));
-            let mut selecting: Vec<&ClusterPolicy> =
-                selecting.filter(|p| p.tier == tier && !p.rules(direction).is_empty()).collect();
-            if selecting.is_empty() {
-                return next;
-            }
-            selecting.sort_by_key(|policy| (policy.priority, &policy.name));
-            let policies: Vec<String> = selecting.into_iter().map(|policy| policy.name.clone()).collect();
-            let name = tier_chain_name(tier, direction, &policies, next.as_ref().map(|next| &next.name));
-            let (namespace, next) = (String::new(), next.map(Box::new));
-            Some(Plan { name, direction, tier, namespace, policies, next })
-        };
-        let behind = match policies.is_empty() {
-            true => tier(Tier::Baseline, None),
-            false => {
-                let name = chain_name(direction, &namespace, &policies);
-                Some(Plan { name, direction, tier: Tier::NetworkPolicy, namespace, policies, next: None })
-            }
-        };
-        tier(Tier::Admin, behind)
-    }
-
-    /// Sends a pod to the chains that the policies which select it ask for.
-    fn refresh_chains(&mut self, uid: &str) {
-        for direction in Direction::ALL {
-            let Some(pod) = self.pods.get(uid) else { return };
-            let old = pod.chain(direction).clone();
-            let plan = self.plan(pod, direction);
-            let new = plan.as_ref().map(|plan| plan.name.clone());
-            if old == new {
-                continue;
-            }
-            if let Some(plan) = plan {
-                self.acquire_chain(plan);
-            }
-            let Some(pod) = self.pods.get_mut(uid) else { return };
-            *pod.chain_mut(direction) = new;
-            let addresses = pod.record.addresses.clone();
-            self.refresh_verdicts(&addresses);
-            if let Some(name) = &old {
-                self.release_chain(name);
-            }
-        }
-    }
-
     fn refresh_verdicts(&mut self, addresses: &[IpAddr]) {
         for address in addresses.iter().filter(|a| self.families.contains(&Family::of(a))) {
             // The youngest pod that claims the address is the one that has it.
@@ -558,98 +479,6 @@ impl Compiler {
         }
     }
 
-    // Chains
-
-    fn acquire_chain(&mut self, plan: Plan) {
-        if let Some(state) = self.chains.get_mut(&plan.name) {
-            state.users += 1;
-            return;
-        }
-        if let Some(next) = &plan.next {
-            self.acquire_chain((**next).clone());
-        }
-        let (chain, keys) = self.compile_chain(&plan);
-        self.touched.chains.entry(plan.name.clone()).or_insert(None);
-        let sets = keys.keys().cloned().collect();
-        for (set, key) in keys {
-            self.acquire_set(set, key);
-        }
-        let chain = Arc::new(chain);
-        self.chains.insert(plan.name.clone(), ChainState { plan, users: 1, chain, sets });
-    }
-
-    fn release_chain(&mut self, name: &ChainName) {
-        let Some(state) = self.chains.get_mut(name) else { return };
-        state.users -= 1;
-        if state.users > 0 {
-            return;
-        }
-        if let Some(state) = self.chains.remove(name) {
-            self.touched.chains.entry(name.clone()).or_insert(Some(state.chain));
-            for set in &state.sets {
-                self.release_set(set);
-            }
-            if let Some(next) = &state.plan.next {
-                self.release_chain(&next.name);
-            }
-        }
-    }
-
-    fn recompile(&mut self, name: &ChainName) {
-        let Some(state) = self.chains.get(name) else { return };
-        let (before, old_sets) = (state.chain.clone(), state.sets.clone());
-        let (chain, keys) = self.compile_chain(&state.plan);
-        if chain == *before {
-            return;
-        }
-        let sets: BTreeSet<SetName> = keys.keys().cloned().collect();
-        for (set, key) in keys {
-            self.acquire_set(set, key);
-        }
-        for set in &old_sets {
-            self.release_set(set);
-        }
-        self.touched.chains.entry(name.clone()).or_insert(Some(before));
-        if let Some(state) = self.chains.get_mut(name) {
-            state.chain = Arc::new(chain);
-            state.sets = sets;
-        }
-    }
-
-    fn compile_chain(&self, plan: &Plan) -> (Chain, BTreeMap<SetName, SetKey>) {
-        let mut keys = BTreeMap::new();
-        let mut rules = Vec::new();
-        let (direction, tier) = (plan.direction, plan.tier);
-        let end = match tier {
-            Tier::NetworkPolicy => {
-                let known = self.policies.get(&plan.namespace);
-                let selecting = plan.policies.iter().filter_map(|name| known?.get(name));
-                for allow in selecting.flat_map(|policy| policy.rules(direction).unwrap_or_default()) {
-                    for family in &self.families {
-                        compile_rule(allow, Action::Allow, *family, &mut rules, &mut keys);
-                    }
-                }
-                // All allow, so their order means nothing.
-                rules.sort();
-                rules.dedup();
-                End::Drop
-            }
-            Tier::Admin | Tier::Baseline => {
-                let selecting = plan.policies.iter().filter_map(|name| self.cluster_policies.get(name));
-                for rule in selecting.flat_map(|policy| policy.rules(direction)) {
-                    // What matches nothing is no rule.
-                    for (allow, family) in
-                        rule.matches.iter().flat_map(|m| self.families.iter().map(move |f| (m, f)))
-                    {
-                        compile_rule(allow, rule.action, *family, &mut rules, &mut keys);
-                    }
-                }
-                plan.next.as_ref().map_or(End::Allow, |next| End::Goto(next.name.clone()))
-            }
-        };
-        (Chain { direction, tier, rules, end }, keys)
-    }
-
     // Sets
 
     fn acquire_set(&mut self, name: SetName, key: SetKey) {
@@ -718,79 +547,6 @@ impl Compiler {
         if before != after {
             self.touched.elements.entry(name.clone()).or_default().entry(element).or_insert(before);
         }
-    }
-
-    /// What is different now, in the order of [`super::ir::diff`].
-    fn changes(&mut self) -> Vec<Change> {
-        let touched = std::mem::take(&mut self.touched);
-        let mut changes = Vec::new();
-        let names: BTreeSet<&SetName> = touched.sets.keys().chain(touched.elements.keys()).collect();
-        for name in names {
-            let Some(state) = self.sets.get(name) else { continue };
-            if touched.sets.get(name) == Some(&None) {
-                changes.push(Change::AddSet { name: name.clone(), of: state.key.set_type() });
-            }
-            let (mut come, mut gone) = (Vec::new(), Vec::new());
-            for (element, before) in touched.elements.get(name).into_iter().flatten() {
-                match (*before, state.members.contains_key(element)) {
-                    (false, true) => come.push(*element),
-                    (true, false) => gone.push(*element),
-                    _ => {}
-                }
-            }
-            if !gone.is_empty() {
-                changes.push(Change::DeleteElements { set: name.clone(), elements: gone });
-            }
-            if !come.is_empty() {
-                changes.push(Change::AddElements { set: name.clone(), elements: come });
-            }
-        }
-        let there = |leading: bool| {
-            let states =
-                touched.chains.iter().filter_map(|(n, before)| Some((n, before, self.chains.get(n)?)));
-            states.filter(move |(.., state)| state.chain.leads_on() == leading)
-        };
-        for (name, before, state) in there(false).chain(there(true)) {
-            let (name, chain) = (name.clone(), (*state.chain).clone());
-            match before {
-                None => changes.push(Change::AddChain { name, chain }),
-                Some(before) if **before != chain => changes.push(Change::ReplaceChain { name, chain }),
-                Some(_) => {}
-            }
-        }
-        for direction in Direction::ALL {
-            let (mut come, mut gone) = (Vec::new(), Vec::new());
-            for ((_, address), before) in touched.verdicts.iter().filter(|((d, _), _)| *d == direction) {
-                let map = match direction {
-                    Direction::Egress => &self.egress,
-                    Direction::Ingress => &self.ingress,
-                };
-                let now = map.get(address);
-                if now != before.as_ref() {
-                    gone.extend(before.iter().map(|_| *address));
-                    come.extend(now.map(|chain| (*address, chain.clone())));
-                }
-            }
-            if !gone.is_empty() {
-                changes.push(Change::DeleteVerdicts { direction, addresses: gone });
-            }
-            if !come.is_empty() {
-                changes.push(Change::AddVerdicts { direction, verdicts: come });
-            }
-        }
-        let gone = |leading: bool| {
-            let gone = touched.chains.iter().filter(|(name, _)| !self.chains.contains_key(*name));
-            gone.filter(move |(_, before)| before.as_ref().is_some_and(|c| c.leads_on() == leading))
-        };
-        for (name, _) in gone(true).chain(gone(false)) {
-            changes.push(Change::DeleteChain { name: name.clone() });
-        }
-        for (name, before) in &touched.sets {
-            if before.is_some() && !self.sets.contains_key(name) {
-                changes.push(Change::DeleteSet { name: name.clone() });
-            }
-        }
-        changes
     }
 }
 
