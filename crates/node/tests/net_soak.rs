@@ -194,7 +194,9 @@ impl State {
         let objects = network_policy::Cluster {
             pods: &self.pods,
             namespaces: &self.namespaces,
+            nodes: &[],
             policies: &self.policies,
+            cluster_policies: &[],
         };
         let (client, server) = (IpAddr::V4(client.ip), IpAddr::V4(server.ip));
         network_policy::evaluate(&objects, &Flow { client, server, layer4: Layer4::Port(protocol, port) })

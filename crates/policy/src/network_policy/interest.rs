@@ -4,35 +4,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ir::{Direction, Family, SetName};
-use super::model::{PodRecord, Policy};
+use super::ir::{Action, Family, SetName};
+use super::model::{AllowRule, PodRecord};
 use super::sets::{SetKey, compile_rule};
 use crate::selector::Labels;
 
 /// What the peers and named ports of all policies select, each distinct selector once.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
-    /// With the policies that have it, by namespace and name.
+    /// With the policies that have it.
     keys: BTreeMap<SetName, (SetKey, BTreeSet<Id>)>,
     of_policy: BTreeMap<Id, BTreeSet<SetName>>,
 }
 
-type Id = (String, String);
+/// A policy of either kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Id {
+    NetworkPolicy { namespace: String, name: String },
+    ClusterNetworkPolicy(String),
+}
 
 impl Interest {
-    /// A policy that was added, changed (`Some`) or deleted.
-    pub fn put(&mut self, namespace: &str, name: &str, policy: Option<&Policy>, families: &[Family]) {
+    /// A policy that was added or changed, with its rules of both directions; deleted: with none. What a rule does with
+    /// its peer does not matter: who shall be denied must be known as well.
+    pub fn put<'a>(&mut self, id: Id, rules: impl IntoIterator<Item = &'a AllowRule>, families: &[Family]) {
         let mut keys = BTreeMap::new();
-        for direction in Direction::ALL {
-            for allow in policy.and_then(|policy| policy.rules(direction)).unwrap_or_default() {
-                for family in families {
-                    compile_rule(allow, *family, &mut BTreeSet::new(), &mut keys);
-                }
+        for rule in rules {
+            for family in families {
+                compile_rule(rule, Action::Allow, *family, &mut Vec::new(), &mut keys);
             }
         }
         // A block of addresses is known to whoever knows the policy.
         keys.retain(|_, key| !matches!(key, SetKey::Cidrs { .. }));
-        let id = (namespace.to_owned(), name.to_owned());
         let new: BTreeSet<SetName> = keys.keys().cloned().collect();
         for (set, key) in keys {
             self.keys.entry(set).or_insert_with(|| (key, BTreeSet::new())).1.insert(id.clone());
@@ -51,7 +54,7 @@ impl Interest {
         }
     }
 
-    /// The policies, by namespace and name, that mean this pod as a peer or by the name of one of its ports. `labels` are
+    /// The policies that mean this pod as a peer or by the name of one of its ports. `labels` are
     /// those of its namespace, if that is known. A pod without an address is meant by nobody.
     pub fn in_pod(&self, pod: &PodRecord, labels: Option<&Labels>) -> BTreeSet<&Id> {
         let means = |key: &SetKey| key.elements_of(pod, labels).next().is_some();
@@ -61,7 +64,9 @@ impl Interest {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cluster_policy::ClusterPolicy;
     use super::super::compile::Compiler;
+    use super::super::model::Policy;
     use super::*;
     use std::net::IpAddr;
 
@@ -146,5 +151,19 @@ mod tests {
         assert!(interests(&compiler, &pod("a", "x")) && interests(&compiler, &pod("a", "y")));
         compiler.remove_policy("a", "q");
         assert!(!interests(&compiler, &pod("a", "x")) && interests(&compiler, &pod("a", "y")));
+    }
+
+    #[test]
+    fn a_cluster_policy_that_denies_a_pod_must_know_it_too() {
+        let mut compiler = with_subjects();
+        compiler.upsert_namespace("a", Labels::new());
+        let yaml = "{metadata: {name: p}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, \
+            ingress: [{action: Deny, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: x}}}}]}]}}";
+        let (denies, error) = ClusterPolicy::from_api(&serde_yaml::from_str(yaml).unwrap());
+        assert!(error.is_none(), "{error:?}");
+        compiler.apply([super::super::Event::UpsertClusterPolicy(denies)]);
+        assert!(interests(&compiler, &pod("a", "x")) && !interests(&compiler, &pod("a", "y")));
+        compiler.apply([super::super::Event::RemoveClusterPolicy("p".to_owned())]);
+        assert!(!interests(&compiler, &pod("a", "x")));
     }
 }

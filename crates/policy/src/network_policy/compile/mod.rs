@@ -12,7 +12,7 @@ use std::sync::Arc;
 use chains::Plan;
 
 use super::cluster_policy::{ClusterPolicy, NodeRecord};
-use super::interest::Interest;
+use super::interest::{Id, Interest};
 use super::ir::{Chain, ChainName, Change, Direction, Element, Family, RuleSet, Set, SetName, SetType, Tier};
 use super::model::{Namespaces, PodRecord, Policy};
 use super::sets::SetKey;
@@ -203,11 +203,25 @@ impl Compiler {
     /// them more than once. The nodes they are on must know its address before it is used.
     pub fn interested_in(&self, pod: &PodRecord) -> impl Iterator<Item = &PodRecord> {
         let policies = self.interest.in_pod(pod, self.namespaces.get(&pod.namespace));
-        policies.into_iter().flat_map(|(namespace, name)| {
-            let policy = self.policies.get(namespace).and_then(|policies| policies.get(name));
-            let uids = self.pods_by_namespace.get(namespace).into_iter().flatten();
-            let records = uids.filter_map(|uid| self.pods.get(uid)).map(|pod| &pod.record);
-            records.filter(move |record| policy.is_some_and(|policy| policy.subject.matches(&record.labels)))
+        policies.into_iter().flat_map(|id| -> Vec<&PodRecord> {
+            match id {
+                Id::NetworkPolicy { namespace, name } => {
+                    let policy = self.policies.get(namespace).and_then(|policies| policies.get(name));
+                    let uids = self.pods_by_namespace.get(namespace).into_iter().flatten();
+                    let records = uids.filter_map(|uid| self.pods.get(uid)).map(|pod| &pod.record);
+                    let selects = |pod: &&PodRecord| policy.is_some_and(|p| p.subject.matches(&pod.labels));
+                    records.filter(selects).collect()
+                }
+                Id::ClusterNetworkPolicy(name) => {
+                    let policy = self.cluster_policies.get(name);
+                    let records = self.pods.values().map(|pod| &pod.record);
+                    let selects = |pod: &&PodRecord| {
+                        let labels = self.namespaces.get(&pod.namespace);
+                        policy.is_some_and(|policy| policy.selects(labels, &pod.labels))
+                    };
+                    records.filter(selects).collect()
+                }
+            }
         })
     }
 
@@ -399,6 +413,9 @@ impl Compiler {
         if self.cluster_policies.get(&name) == policy.as_ref() {
             return;
         }
+        let rules = policy.iter().flat_map(|policy| policy.ingress.iter().chain(&policy.egress));
+        let rules = rules.filter_map(|rule| rule.matches.as_ref());
+        self.interest.put(Id::ClusterNetworkPolicy(name.clone()), rules, &self.families);
         let replaces = match policy {
             Some(policy) => self.cluster_policies.insert(name.clone(), policy),
             None => self.cluster_policies.remove(&name),
@@ -441,7 +458,11 @@ impl Compiler {
             }
             return;
         }
-        self.interest.put(&namespace, &name, policy.as_ref(), &self.families);
+        let id = Id::NetworkPolicy { namespace: namespace.clone(), name: name.clone() };
+        let rules = policy.iter().flat_map(|policy| {
+            Direction::ALL.into_iter().flat_map(|direction| policy.rules(direction).unwrap_or_default())
+        });
+        self.interest.put(id, rules, &self.families);
         let subject = policy.as_ref().map(|policy| policy.subject.clone());
         match policy {
             Some(policy) => known.insert(name.clone(), policy),

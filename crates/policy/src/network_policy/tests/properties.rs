@@ -312,7 +312,7 @@ fn judged_alike(rules: &RuleSet, judgement: &Judgement, flow: &Flow) -> Result<(
                     ir::Element::Cidr(cidr) => cidr.to_string(),
                     ir::Element::Port(address, port) => format!("{address} . {port}"),
                 };
-                let set = rules.sets.get(&ir::SetName(set.clone()));
+                let set = rules.sets.iter().find(|(name, _)| name.0 == *set).map(|(_, set)| set);
                 has(chain) && set.is_some_and(|set| set.elements.iter().any(|e| shown(e) == *element))
             }
             LiveElement::Rule { chain, .. } | LiveElement::End { chain, .. } => has(chain),
