@@ -36,6 +36,8 @@ use queue::Queue;
 use recorder::Recorder;
 use watches::Tracked;
 
+pub(crate) use service_account::ROOT_CA;
+
 /// Workers per queue: enough to keep the store's group commit filled.
 const WORKERS: usize = 8;
 

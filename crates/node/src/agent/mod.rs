@@ -17,6 +17,7 @@ mod report;
 mod sandbox;
 mod sources;
 mod start;
+mod tokens;
 mod watch;
 mod worker;
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 use kube::Api;
 use policy::{
-    env::{Environment, Sources, references, resolve},
+    env::{Environment, Sources, TokenSource, references, resolve},
     security_context::ConfigError,
 };
 use serde::de::DeserializeOwned;
 
-use super::context::Context;
+use super::{context::Context, tokens::PodTokens};
 use crate::volumes;
 
 /// The container's environment.
@@ -40,6 +40,7 @@ pub async fn environment(
     let sources = Sources {
         config_maps: config_maps.iter().map(|(name, object)| (name.clone(), object)).collect(),
         secrets: secrets.iter().map(|(name, object)| (name.clone(), object)).collect(),
+        tokens: BTreeMap::new(),
         services,
         pod_ips: pod_ips.to_vec(),
         host_ips: ctx.config.ips(),
@@ -51,6 +52,7 @@ pub async fn environment(
 pub struct VolumeObjects {
     config_maps: BTreeMap<String, ConfigMap>,
     secrets: BTreeMap<String, Secret>,
+    tokens: BTreeMap<TokenSource, String>,
 }
 
 impl VolumeObjects {
@@ -58,20 +60,27 @@ impl VolumeObjects {
         Sources {
             config_maps: self.config_maps.iter().map(|(name, object)| (name.clone(), object)).collect(),
             secrets: self.secrets.iter().map(|(name, object)| (name.clone(), object)).collect(),
+            tokens: self.tokens.clone(),
             host_ips: ctx.config.ips(),
             ..Sources::default()
         }
     }
 }
 
-pub async fn volume_objects(client: &kube::Client, pod: &Pod) -> Result<VolumeObjects, String> {
+pub async fn volume_objects(
+    client: &kube::Client,
+    pod: &Pod,
+    tokens: &PodTokens,
+) -> Result<VolumeObjects, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let wanted = volumes::references(pod);
     let failed = |error: kube::Error| error.to_string();
-    Ok(VolumeObjects {
-        config_maps: fetch(client, namespace, &wanted.config_maps).await.map_err(failed)?,
-        secrets: fetch(client, namespace, &wanted.secrets).await.map_err(failed)?,
-    })
+    let (config_maps, secrets, tokens) = futures::try_join!(
+        async { fetch(client, namespace, &wanted.config_maps).await.map_err(failed) },
+        async { fetch(client, namespace, &wanted.secrets).await.map_err(failed) },
+        tokens.current(client, pod),
+    )?;
+    Ok(VolumeObjects { config_maps, secrets, tokens })
 }
 
 /// Those of the named objects that exist: what a missing one means is for the decision to say.

@@ -25,6 +25,7 @@ use super::{
     events, files,
     link::{Link, LinkError},
     report::Subject,
+    tokens::PodTokens,
 };
 use crate::{
     net::{HostPort, NamedPort, NetError, PodAddresses, PodNet, Protocol},
@@ -65,9 +66,9 @@ fn file_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
 }
 
 /// Makes the sandbox, and the volumes meanwhile.
-pub async fn make(ctx: Arc<Context>, pod: Arc<Pod>) -> Result<Made, SandboxError> {
+pub async fn make(ctx: Arc<Context>, pod: Arc<Pod>, tokens: Arc<PodTokens>) -> Result<Made, SandboxError> {
     let effective = Arc::new(resolve_pod(&pod, &ctx.facts)?);
-    let (sandbox, volumes) = tokio::join!(namespaces(&ctx, &pod, &effective), volumes(&ctx, &pod));
+    let (sandbox, volumes) = tokio::join!(namespaces(&ctx, &pod, &effective), volumes(&ctx, &pod, &tokens));
     let Namespaces { link, events, warnings, address, child } = sandbox?;
     let pod_ips = match address {
         Some(own) => texts(own),
@@ -252,8 +253,12 @@ pub fn pod_net(pod: &Pod) -> PodNet {
 }
 
 /// Prepares the pod's volumes; the error is the message of the FailedMount event.
-pub async fn volumes(ctx: &Arc<Context>, pod: &Arc<Pod>) -> Result<Arc<PodVolumes>, String> {
-    let objects = super::objects::volume_objects(&ctx.client, pod).await?;
+pub async fn volumes(
+    ctx: &Arc<Context>,
+    pod: &Arc<Pod>,
+    tokens: &PodTokens,
+) -> Result<Arc<PodVolumes>, String> {
+    let objects = super::objects::volume_objects(&ctx.client, pod, tokens).await?;
     let (ctx, pod) = (ctx.clone(), pod.clone());
     let volumes = pod_volumes(&ctx, pod.metadata.uid.as_deref().unwrap_or_default());
     tokio::task::spawn_blocking(move || {
@@ -265,8 +270,13 @@ pub async fn volumes(ctx: &Arc<Context>, pod: &Arc<Pod>) -> Result<Arc<PodVolume
 }
 
 /// Brings the files of a running pod's volumes up to date; the error is the message of an event.
-pub async fn refresh(ctx: &Arc<Context>, pod: &Arc<Pod>, volumes: &Arc<PodVolumes>) -> Result<(), String> {
-    let objects = super::objects::volume_objects(&ctx.client, pod).await?;
+pub async fn refresh(
+    ctx: &Arc<Context>,
+    pod: &Arc<Pod>,
+    volumes: &Arc<PodVolumes>,
+    tokens: &PodTokens,
+) -> Result<(), String> {
+    let objects = super::objects::volume_objects(&ctx.client, pod, tokens).await?;
     let (ctx, pod, volumes) = (ctx.clone(), pod.clone(), volumes.clone());
     tokio::task::spawn_blocking(move || {
         volumes.refresh(&pod, &objects.sources(&ctx), &ctx.facts).map(drop).map_err(|error| error.to_string())

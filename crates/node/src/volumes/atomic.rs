@@ -19,7 +19,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, Uid},
     io::Errno,
 };
 
@@ -95,10 +95,7 @@ fn expected(files: &Files, group: Option<FsGroup>) -> Files {
     let plain = |path: &Path| -> PathBuf {
         path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
     };
-    files
-        .iter()
-        .map(|(path, file)| (plain(path), File { data: file.data.clone(), mode: mode(file.mode) }))
-        .collect()
+    files.iter().map(|(path, file)| (plain(path), File { mode: mode(file.mode), ..file.clone() })).collect()
 }
 
 /// What a version holds; `None`: it is not there.
@@ -118,7 +115,7 @@ fn read(volume: &OwnedFd, root: &Path, version: &Path) -> Result<Option<Files>, 
         std::fs::File::from(fd)
             .read_to_end(&mut data)
             .map_err(|error| CallError::from_io("read", name.join(path).display().to_string(), &error))?;
-        files.insert(path.to_owned(), File { data, mode: stat.st_mode & 0o777 });
+        files.insert(path.to_owned(), File { data, mode: stat.st_mode & 0o777, uid: stat.st_uid });
         Ok(())
     })?;
     Ok(Some(files))
@@ -153,6 +150,10 @@ fn write_file(version: &OwnedFd, name: &Path, path: &Path, file: &File) -> Resul
     opened
         .write_all(&file.data)
         .map_err(|e| CallError::from_io("write", name.join(path).display().to_string(), &e))?;
+    if file.uid != 0 {
+        rustix::fs::fchown(&opened, Some(Uid::from_raw(file.uid)), None)
+            .map_err(|errno| error("fchown", path, errno))?;
+    }
     // After the bytes, and past the umask.
     rustix::fs::fchmod(&opened, Mode::from_raw_mode(file.mode)).map_err(|errno| error("fchmod", path, errno))
 }

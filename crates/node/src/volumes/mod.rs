@@ -17,7 +17,7 @@ use k8s_openapi::{
 use kernel::CallError;
 use policy::{
     container::{MountSource, Propagation, VolumeMount},
-    env::{References, Sources},
+    env::{References, Sources, TokenSource},
     node_facts::NodeFacts,
     security_context::ConfigError,
 };
@@ -81,6 +81,12 @@ pub fn references(pod: &Pod) -> References {
         }
     }
     references
+}
+
+/// The tokens that the pod's volumes ask for.
+pub fn tokens(pod: &Pod) -> BTreeSet<TokenSource> {
+    let projected = volumes(pod).iter().filter_map(|volume| volume.projected.as_ref()?.sources.as_ref());
+    projected.flatten().filter_map(|source| source.service_account_token.as_ref()).map(plan::token).collect()
 }
 
 fn volumes(pod: &Pod) -> &[Volume] {

@@ -8,11 +8,11 @@ use std::{
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath, Pod,
-    Secret, Volume, VolumeProjection,
+    Secret, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 use policy::{
     container::pod_resources,
-    env::{Sources, field, resource_field},
+    env::{Sources, TokenSource, field, resource_field},
     node_facts::NodeFacts,
     resources::Quantity,
 };
@@ -55,6 +55,15 @@ pub struct File {
     pub data: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// Root's, but for what one user alone may read.
+    pub uid: u32,
+}
+
+impl File {
+    /// A file of root's.
+    pub fn new(data: Vec<u8>, mode: u32) -> File {
+        File { data, mode, uid: 0 }
+    }
 }
 
 impl VolumePlan {
@@ -217,7 +226,7 @@ fn keys(
     let items = items.unwrap_or_default();
     if items.is_empty() {
         for (key, value) in data {
-            files.insert(PathBuf::from(key), File { data: value.to_vec(), mode });
+            files.insert(PathBuf::from(key), File::new(value.to_vec(), mode));
         }
         return Ok(());
     }
@@ -229,7 +238,7 @@ fn keys(
             return Err(format!("references non-existent {what} key: {}", item.key));
         };
         let mode = item.mode.map_or(mode, |mode| mode as u32 & 0o777);
-        files.insert(PathBuf::from(&item.path), File { data: value.to_vec(), mode });
+        files.insert(PathBuf::from(&item.path), File::new(value.to_vec(), mode));
     }
     Ok(())
 }
@@ -254,7 +263,7 @@ fn downward(
             return Err(format!("downwardAPI: file {} has neither fieldRef nor resourceFieldRef", item.path));
         };
         let mode = item.mode.map_or(mode, |mode| mode as u32 & 0o777);
-        files.insert(PathBuf::from(&item.path), File { data: text.into_bytes(), mode });
+        files.insert(PathBuf::from(&item.path), File::new(text.into_bytes(), mode));
     }
     Ok(())
 }
@@ -284,9 +293,41 @@ fn project(
     if let Some(source) = &projection.downward_api {
         return downward(files, source.items.as_deref(), mode, pod, sources, node);
     }
+    if let Some(source) = &projection.service_account_token {
+        let text = sources.tokens.get(&token(source)).ok_or("failed to fetch token: there is none")?;
+        let user = only_user(pod);
+        let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let group = context.and_then(|context| context.fs_group);
+        // Readable by all only where nobody says for whom it is; the group's right comes with the volume's ownership.
+        let mode = if user.is_some() || group.is_some() { 0o600 } else { mode };
+        let file = File { uid: user.unwrap_or(0), ..File::new(text.clone().into_bytes(), mode) };
+        files.insert(PathBuf::from(&source.path), file);
+        return Ok(());
+    }
     let value = serde_json::to_value(projection).unwrap_or_default();
     let kind = value.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     Err(format!("projected source {} is not supported", kind.join(", ")))
+}
+
+/// What a volume's source asks for.
+pub fn token(source: &ServiceAccountTokenProjection) -> TokenSource {
+    /// Seconds, where the source says nothing.
+    const USUAL: i64 = 3600;
+    TokenSource {
+        audience: source.audience.clone().unwrap_or_default(),
+        seconds: source.expiration_seconds.unwrap_or(USUAL),
+    }
+}
+
+/// The user that all containers of the pod are told to run as, if it is one (kubelet `FsUserFrom`).
+fn only_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let of_pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut users =
+        all.map(|c| c.security_context.as_ref().and_then(|context| context.run_as_user).or(of_pod));
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
 
 fn finish(plugin: &'static str, files: Files, in_memory: bool) -> Result<VolumePlan, String> {

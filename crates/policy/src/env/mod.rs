@@ -27,11 +27,22 @@ mod tests;
 pub struct Sources<'a> {
     pub config_maps: BTreeMap<String, &'a ConfigMap>,
     pub secrets: BTreeMap<String, &'a Secret>,
+    /// Tokens of the pod's ServiceAccount, by what its volumes ask for.
+    pub tokens: BTreeMap<TokenSource, String>,
     /// Services of the pod's namespace and `default/kubernetes`; see [`service_variables`] for which count.
     pub services: Vec<&'a Service>,
     /// The pod's addresses, primary first; empty while it has none.
     pub pod_ips: Vec<String>,
     pub host_ips: Vec<String>,
+}
+
+/// A token that a projected volume asks for (`serviceAccountToken`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenSource {
+    /// "" for the API server itself.
+    pub audience: String,
+    /// How long it shall live, in seconds.
+    pub seconds: i64,
 }
 
 /// The environment and what was left out of it.

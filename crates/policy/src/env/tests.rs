@@ -58,6 +58,7 @@ fn run(pod: &Pod) -> Result<Environment, ConfigError> {
     let sources = Sources {
         config_maps: world.config_maps.iter().map(|m| (m.metadata.name.clone().unwrap(), m)).collect(),
         secrets: world.secrets.iter().map(|s| (s.metadata.name.clone().unwrap(), s)).collect(),
+        tokens: Default::default(),
         services: world.services.iter().collect(),
         pod_ips: vec!["10.244.0.5".to_owned(), "fd00::5".to_owned()],
         host_ips: vec!["10.88.0.2".to_owned()],

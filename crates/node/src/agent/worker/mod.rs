@@ -33,6 +33,7 @@ use super::{
     report::{Reporter, Subject, remove},
     sandbox::{self, SandboxError},
     start::{self, StartError},
+    tokens::PodTokens,
 };
 use crate::{images::Image, volumes::PodVolumes};
 
@@ -112,6 +113,8 @@ struct Worker {
     child: Option<std::process::Child>,
     keeper_events: Option<mpsc::Receiver<Event>>,
     volumes: Option<Arc<PodVolumes>>,
+    /// The tokens in its volumes.
+    tokens: Arc<PodTokens>,
     images: HashMap<String, Arc<Image>>,
     retries: HashMap<Subtask, Retry>,
     /// The files of some volumes are older than what they come from.
@@ -157,6 +160,7 @@ pub async fn run(
         child: None,
         keeper_events: None,
         volumes: None,
+        tokens: Arc::default(),
         images: HashMap::new(),
         retries: HashMap::new(),
         stale: false,
@@ -309,6 +313,8 @@ impl Worker {
         self.link = Some(survivor.link);
         self.keeper_events = Some(survivor.events);
         self.volumes = Some(Arc::new(sandbox::pod_volumes(&self.ctx, &self.subject.uid)));
+        // The earlier agent's tokens are in the files alone: nobody knows when they are to be replaced.
+        self.stale |= !crate::volumes::tokens(&self.pod).is_empty();
         let mut states = survivor.state.containers;
         states.sort_by_key(|state| state.container.attempt);
         for state in states {
@@ -471,7 +477,8 @@ impl Worker {
         }
         let retries = self.retries.values().map(|retry| retry.at).filter(|at| *at > now);
         let deadlines = self.killing.values().copied();
-        retries.chain(deadlines).chain(decision.wake_at).chain(self.measure_at).min()
+        let upkeep = [self.measure_at, self.tokens.renew_at()].into_iter().flatten();
+        retries.chain(deadlines).chain(decision.wake_at).chain(upkeep).min()
     }
 
     fn running(&self) -> impl Iterator<Item = &ContainerRecord> {
@@ -491,9 +498,11 @@ impl Worker {
     fn begin(&mut self, decision: &lifecycle::Decision, now: Timestamp) {
         if decision.create_sandbox {
             if self.due(&Subtask::Sandbox, now) {
-                let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+                let (ctx, pod, tokens) = (self.ctx.clone(), self.pod.clone(), self.tokens.clone());
                 self.operation =
-                    Some(Box::pin(async move { Done::Sandbox(Box::new(sandbox::make(ctx, pod).await)) }));
+                    Some(Box::pin(
+                        async move { Done::Sandbox(Box::new(sandbox::make(ctx, pod, tokens).await)) },
+                    ));
             }
             return;
         }
@@ -502,9 +511,9 @@ impl Worker {
         }
         if self.volumes.is_none() {
             if self.due(&Subtask::Volumes, now) {
-                let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+                let (ctx, pod, tokens) = (self.ctx.clone(), self.pod.clone(), self.tokens.clone());
                 self.operation =
-                    Some(Box::pin(async move { Done::Volumes(sandbox::volumes(&ctx, &pod).await) }));
+                    Some(Box::pin(async move { Done::Volumes(sandbox::volumes(&ctx, &pod, &tokens).await) }));
             }
             return;
         }
@@ -526,9 +535,12 @@ impl Worker {
     fn begin_upkeep(&mut self, now: Timestamp) {
         let Some(volumes) = self.volumes.clone() else { return };
         let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
-        if std::mem::take(&mut self.stale) {
-            self.operation =
-                Some(Box::pin(async move { Done::Refreshed(sandbox::refresh(&ctx, &pod, &volumes).await) }));
+        let renews = self.tokens.renew_at().is_some_and(|at| at <= now);
+        if std::mem::take(&mut self.stale) || renews {
+            let tokens = self.tokens.clone();
+            self.operation = Some(Box::pin(async move {
+                Done::Refreshed(sandbox::refresh(&ctx, &pod, &volumes, &tokens).await)
+            }));
         } else if self.measure_at.is_none_or(|at| at <= now) && has_limited_volume(&pod) {
             self.measure_at = Some(now + MEASURE_PERIOD);
             self.operation =

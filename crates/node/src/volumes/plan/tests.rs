@@ -124,7 +124,7 @@ fn what_is_not_supported_is_named() {
         (json!({"image": {"reference": "r"}}), "volume type image is not supported"),
         (
             json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}),
-            "projected source serviceAccountToken is not supported",
+            "failed to fetch token: there is none",
         ),
         (json!({"hostPath": {"path": "/x", "type": "Door"}}), "hostPath.type: \"Door\" is not supported"),
         (
@@ -137,5 +137,41 @@ fn what_is_not_supported_is_named() {
         ),
     ] {
         assert_eq!(planned(volume.clone(), json!([])).unwrap_err(), message, "{volume}");
+    }
+}
+
+#[test]
+fn a_token_is_for_the_one_user_or_the_group_that_the_pod_names() {
+    let table = [
+        (json!({ "containers": [{ "name": "c" }] }), (0o644, 0)),
+        (json!({ "securityContext": { "runAsUser": 1000 }, "containers": [{ "name": "c" }] }), (0o600, 1000)),
+        (json!({ "securityContext": { "fsGroup": 7 }, "containers": [{ "name": "c" }] }), (0o600, 0)),
+        (
+            json!({ "securityContext": { "runAsUser": 1000 }, "containers": [{ "name": "c" },
+                { "name": "d", "securityContext": { "runAsUser": 1001 } }] }),
+            (0o644, 0),
+        ),
+        (
+            json!({ "initContainers": [{ "name": "i" }],
+                "containers": [{ "name": "c", "securityContext": { "runAsUser": 1000 } }] }),
+            (0o644, 0),
+        ),
+    ];
+    let source = TokenSource { audience: "vault".into(), seconds: 600 };
+    let token = json!({ "audience": "vault", "expirationSeconds": 600, "path": "t" });
+    let volume = json!({ "name": "v", "projected": { "sources": [{ "serviceAccountToken": token }] } });
+    let volume: Volume = serde_json::from_value(volume).expect("a volume");
+    for (spec, want) in table {
+        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).expect("a pod");
+        let sources = Sources { tokens: [(source.clone(), "abc".into())].into(), ..Sources::default() };
+        let VolumePlan::Files { files, .. } =
+            super::plan(&pod, &volume, &sources, &NodeFacts::default()).expect("a plan")
+        else {
+            panic!("no files")
+        };
+        let file = &files[Path::new("t")];
+        assert_eq!(((file.mode, file.uid), file.data.as_slice()), (want, &b"abc"[..]), "{spec}");
+        let none = super::plan(&pod, &volume, &Sources::default(), &NodeFacts::default());
+        assert_eq!(none, Err("failed to fetch token: there is none".to_owned()));
     }
 }
