@@ -47,7 +47,9 @@ spec:
 
 /// A static kubectl, which runs in any image.
 fn kubectl() -> Option<PathBuf> {
-    let path = std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("kubectl")).find(|p| p.exists())?;
+    let path = std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join("kubectl"))
+        .find(|p| p.exists())?;
     let path = fs::canonicalize(path).ok()?;
     let program = fs::read(&path).ok()?;
     // What a dynamic program says of its loader.
@@ -106,14 +108,20 @@ fn a_pod_finds_who_it_is_and_the_api_takes_it_for_that() {
     let kubectl = kubectl();
     let path = kubectl.as_ref().and_then(|path| path.parent()).unwrap_or(std::path::Path::new("/usr/bin"));
     cluster.apply(&OBJECTS.replace("KUBECTL", &path.display().to_string()));
-    let refused = cluster.kubectl(&["run", "x", "--image=busybox", r#"--overrides={"spec":{"serviceAccountName":"nobody"}}"#]);
+    let refused = cluster.kubectl(&[
+        "run",
+        "x",
+        "--image=busybox",
+        r#"--overrides={"spec":{"serviceAccountName":"nobody"}}"#,
+    ]);
     let words = r#"pods "x" is forbidden: error looking up service account default/nobody: serviceaccount "nobody" not found"#;
     assert!(text(&refused).contains(words), "{}", text(&refused));
     cluster.kubectl_ok(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=30s"]);
 
     // The files, as every client within a pod looks for them.
     assert_eq!(pods.cat("robot", "namespace"), "default");
-    let config = serde_yaml::from_str(&fs::read_to_string(cluster.data.join("kubeconfig")).expect("a kubeconfig"));
+    let config =
+        serde_yaml::from_str(&fs::read_to_string(cluster.data.join("kubeconfig")).expect("a kubeconfig"));
     assert_eq!(pods.cat("robot", "ca.crt"), pods.authority(&config.expect("YAML")));
     assert_eq!(cluster.kubectl_ok(&["logs", "robot", "-c", "i"]), "default");
     let token = pods.cat("robot", "token");
@@ -126,7 +134,11 @@ fn a_pod_finds_who_it_is_and_the_api_takes_it_for_that() {
 
     // Whose they are.
     let stat = |pod: &str| text(&pods.tool(pod, &["stat", &format!("{DIR}/..data/token")]));
-    for (pod, want) in [("robot", "uid 0 gid 0 mode 644"), ("user", "uid 1000 gid 0 mode 600"), ("group", "uid 1000 gid 2000 mode 640")] {
+    for (pod, want) in [
+        ("robot", "uid 0 gid 0 mode 644"),
+        ("user", "uid 1000 gid 0 mode 600"),
+        ("group", "uid 1000 gid 2000 mode 640"),
+    ] {
         assert_eq!(stat(pod).trim(), want, "{pod}");
     }
     for pod in ["user", "group"] {
@@ -145,7 +157,8 @@ fn a_pod_finds_who_it_is_and_the_api_takes_it_for_that() {
         Some(path) => {
             let program = format!("/kubectl/{}", path.file_name().expect("a name").display());
             let inside = |arguments: &[&str]| {
-                let mut all = vec!["exec", "robot", "-c", "c", "--", program.as_str(), "--cache-dir=/tmp/cache"];
+                let mut all =
+                    vec!["exec", "robot", "-c", "c", "--", program.as_str(), "--cache-dir=/tmp/cache"];
                 all.extend(arguments);
                 cluster.kubectl(&all)
             };
@@ -156,7 +169,9 @@ fn a_pod_finds_who_it_is_and_the_api_takes_it_for_that() {
             assert_eq!(who["username"], user);
             assert_eq!(who["extra"]["authentication.kubernetes.io/pod-name"][0], "robot");
             let secrets = inside(&["get", "secrets"]);
-            let words = format!("User \"{user}\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\"");
+            let words = format!(
+                "User \"{user}\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\""
+            );
             assert!(text(&secrets).contains(&words), "{}", text(&secrets));
         }
     }
