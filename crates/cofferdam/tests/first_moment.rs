@@ -5,6 +5,9 @@ mod common;
 
 use std::{
     collections::BTreeMap,
+    fs,
+    net::{SocketAddr, TcpStream},
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -174,5 +177,79 @@ fn two_hundred_pods_connect_in_their_first_instruction_and_none_is_refused() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
+    });
+}
+
+/// The network of a pod's container, by the process that the pod's cgroup names.
+fn network_of(uid: &str) -> fs::File {
+    for entry in fs::read_dir("/proc").expect("read /proc").flatten() {
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        if read("cgroup").contains(&format!("pod{uid}/")) && read("cmdline").contains("infinity") {
+            return fs::File::open(entry.path().join("ns/net")).expect("open a network namespace");
+        }
+    }
+    panic!("no process of pod {uid}");
+}
+
+#[test]
+fn a_pod_whose_address_is_shown_is_reached_by_those_whose_egress_means_it() {
+    if skipped("a_pod_whose_address_is_shown_is_reached_by_those_whose_egress_means_it", false) {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::with_images(3);
+    block_on(async {
+        let client = client(&cluster);
+        let events = Api::<Event>::default_namespaced(client.clone());
+        let (pods, policies) = (
+            Api::<Pod>::default_namespaced(client.clone()),
+            Api::<NetworkPolicy>::default_namespaced(client),
+        );
+        let allow: NetworkPolicy = serde_json::from_value(json!({
+            "metadata": { "name": "allow" },
+            "spec": {
+                "podSelector": { "matchLabels": { "app": "client" } },
+                "policyTypes": ["Egress"],
+                "egress": [{ "to": [{ "podSelector": { "matchLabels": { "app": "server" } } }] }],
+            },
+        }))
+        .expect("a policy");
+        policies.create(&PostParams::default(), &allow).await.expect("create a policy");
+        running(&pods, &pod("client", "client", 3, &["sleep", "infinity"])).await;
+        let uid = pods.get("client").await.expect("get a pod").metadata.uid.expect("a uid");
+        let network = network_of(&uid);
+        let connect = |to: &str| {
+            let to: SocketAddr = format!("{to}:80").parse().expect("an address");
+            let connected = kernel::route::netns::run_in(network.as_fd(), || {
+                TcpStream::connect_timeout(&to, Duration::from_millis(900))
+            });
+            match connected.expect("enter the client's network") {
+                Ok(_) => Ok(()),
+                // Its container does not listen yet: the packet came through.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+                Err(error) => Err(format!("{to}: {error}")),
+            }
+        };
+        let stranger = running(&pods, &pod("stranger", "stranger", 1, &["serve", "80"])).await;
+        assert!(connect(&stranger).is_err(), "egress is not limited");
+
+        let config = watcher::Config::default().labels("app=server");
+        let mut seen = std::pin::pin!(watcher(pods.clone(), config).default_backoff().applied_objects());
+        let create = (0..40).map(|number| {
+            let pod = pod(&format!("server-{number}"), "server", 1 + number % 2, &["serve", "80"]);
+            let pods = pods.clone();
+            async move { pods.create(&PostParams::default(), &pod).await.expect("create a pod") }
+        });
+        futures::future::join_all(create).await;
+        let mut reached = BTreeMap::new();
+        while reached.len() < 40 {
+            let Some(Ok(pod)) = seen.next().await else { continue };
+            let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.clone()) else {
+                continue;
+            };
+            reached.entry(pod.name_any()).or_insert_with(|| connect(&address));
+        }
+        let refused: Vec<String> = reached.into_values().filter_map(Result::err).collect();
+        assert_eq!(refused, [""; 0], "{:?}{}", warnings(&events).await, cluster.logs());
     });
 }

@@ -432,3 +432,71 @@ fn a_client_that_keeps_its_udp_port_reaches_the_next_pod_of_a_host_port() {
         assert!(!udp_echoes(&socket, GRACE));
     }
 }
+
+#[test]
+fn who_must_know_a_new_pod_are_the_nodes_of_the_policies_that_mean_it_or_its_address_before() {
+    needs_root!("who_must_know_a_new_pod_are_the_nodes_of_the_policies_that_mean_it_or_its_address_before");
+    let machine = machine();
+    let fabric = machine.run(|| node::net::fabric::Fabric::create(config("who", Families::Ipv4))).unwrap();
+    let netns = Netns::new().unwrap();
+    let mut addresses = fabric.add_node(1, netns.fd.as_fd()).unwrap();
+    // A few addresses, so that one comes again soon.
+    addresses.v4.pod_cidr = "10.244.1.0/29".parse().unwrap();
+    let (net, events) = start(&netns, &addresses);
+    let node = Node { netns, addresses, net, events };
+    let remote = |uid: &str, ip: [u8; 4], labels: &[(&str, &str)]| {
+        let net = pod("foo", uid, labels);
+        Event::UpsertPod(policy::network_policy::PodRecord {
+            uid: uid.into(),
+            namespace: "foo".into(),
+            name: net.name,
+            labels: net.labels,
+            local: false,
+            addresses: vec![std::net::IpAddr::from(ip)],
+            named_ports: Default::default(),
+            created: String::new(),
+        })
+    };
+    node.net.adopted().unwrap();
+    node.net
+        .apply(vec![
+            namespace("foo", &[]),
+            remote("server", [10, 244, 2, 2], &[("app", "server")]),
+            remote("other", [10, 244, 3, 2], &[("app", "other")]),
+            policy(
+                "{metadata: {name: p, namespace: foo}, spec: {podSelector: {matchLabels: {app: server}}, ingress: \
+                 [{from: [{podSelector: {matchLabels: {app: client}}}]}]}}",
+            ),
+            policy("{metadata: {name: q, namespace: foo}, spec: {podSelector: {matchLabels: {app: other}}}}"),
+        ])
+        .unwrap();
+    let nodes = [("server", "node-2"), ("other", "node-3")];
+    let who = |uid: &str| {
+        let node_of = |uid: &str| nodes.iter().find(|(of, _)| *of == uid).map(|(_, node)| node.to_string());
+        node.net.audience(uid, 2, node_of).into_iter().collect::<Vec<_>>()
+    };
+    let client = node.pod(pod("foo", "client", &[("app", "client")]));
+    assert_eq!(who(&client.net.uid), ["node-2"]);
+    let nobody = node.pod(pod("foo", "nobody", &[]));
+    assert_eq!(who(&nobody.net.uid), [""; 0], "no policy means it");
+    let (address, uid) = (client.ip, client.net.uid.clone());
+    drop(client);
+    node.net.detach(&uid).unwrap();
+    assert_eq!(who(&uid), [""; 0], "it is gone");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut kept = Vec::new();
+    let heir = loop {
+        let netns = Netns::new().unwrap();
+        let late = pod("foo", "late", &[]);
+        match node.net.prepare(late.clone(), &netns.fd, netns.route_fd().unwrap()) {
+            Ok(addresses) if addresses.v4 == address => break (netns, late.uid),
+            Ok(_) => kept.push(netns),
+            // The link of the one before goes in a moment.
+            Err(NetError::NoAddress(_)) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(who(&heir.1), ["node-2"], "that node may still take it for the pod that was allowed");
+}
