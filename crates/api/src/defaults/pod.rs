@@ -16,6 +16,9 @@ const DEFAULT_MODE: i64 = 0o644;
 const TOLERATION_SECONDS: i64 = 300;
 
 pub(super) fn pod(root: &mut Map<String, Value>) {
+    let is_mirror = maybe(root, "metadata")
+        .and_then(|metadata| maybe(metadata, "annotations"))
+        .is_some_and(|annotations| annotations.contains_key("kubernetes.io/config.mirror"));
     let Some(spec) = object_at(root, "spec") else { return };
     self::spec(spec);
     for list in ["containers", "initContainers"] {
@@ -32,6 +35,11 @@ pub(super) fn pod(root: &mut Map<String, Value>) {
                 }
             }
         }
+    }
+    // A pod that its node runs by itself is nobody's account.
+    if !is_mirror {
+        set(spec, "serviceAccountName", "default");
+        spec.insert("serviceAccount".to_owned(), spec["serviceAccountName"].clone());
     }
     admission(spec);
     if let Some(status) = object_at(root, "status") {
@@ -76,9 +84,6 @@ pub(super) fn spec(spec: &mut Map<String, Value>) {
 }
 
 fn admission(spec: &mut Map<String, Value>) {
-    set(spec, "serviceAccountName", "default");
-    spec.insert("serviceAccount".to_owned(), spec["serviceAccountName"].clone());
-
     let priority = match text(spec, "priorityClassName") {
         "" => Some(0),
         "system-cluster-critical" => Some(2_000_000_000),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::store::engine::Volatile;
 
+mod nodes;
 mod pod_security;
 mod tokens;
 

@@ -12,7 +12,7 @@ use crate::{apiserver::selectable, store::Object};
 
 /// What a node may ask for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub enum Kind {
     Pod,
     Secret,
     ConfigMap,
@@ -20,7 +20,8 @@ pub(super) enum Kind {
     ServiceAccount,
 }
 
-type Reference = (Kind, String);
+/// Kind and name.
+pub type Reference = (Kind, String);
 
 struct Bound {
     uid: String,
@@ -98,7 +99,7 @@ fn items<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> +
 }
 
 /// What a pod's spec names (upstream's `VisitPodSecretNames`, `VisitPodConfigmapNames`, and its claims).
-fn references(spec: &Value) -> BTreeSet<Reference> {
+pub fn references(spec: &Value) -> BTreeSet<Reference> {
     let mut out = BTreeSet::new();
     let mut add = |kind, name: &Value| {
         if let Some(name) = name.as_str().filter(|name| !name.is_empty()) {

@@ -24,6 +24,7 @@ use crate::{apiserver::User, store::Store};
 use state::State;
 
 pub use escalation::Written;
+pub use graph::{Kind as Referred, references};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
