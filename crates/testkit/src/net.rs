@@ -2,8 +2,9 @@
 //! no external programs. Raw packets are made by hand, so that they can lie about their source.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -78,6 +79,49 @@ impl Netns {
         Ok(())
     }
 
+    /// Servers that tell a client who they are and whom they see: `name address`, once for every connection or datagram,
+    /// until the test's process ends.
+    pub fn tell(&self, name: &str, tcp: &[u16], udp: &[u16]) -> Result<()> {
+        for port in tcp {
+            let listener = self.run(|| {
+                TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port))
+                    .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)))
+            })?;
+            let name = name.to_string();
+            std::thread::spawn(move || {
+                while let Ok((mut stream, from)) = listener.accept() {
+                    // A client that is gone is no matter.
+                    drop(stream.write_all(format!("{name} {}", from.ip().to_canonical()).as_bytes()));
+                }
+            });
+        }
+        for port in udp {
+            let socket = self.run(|| {
+                UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port))
+                    .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, *port)))
+            })?;
+            let name = name.to_string();
+            std::thread::spawn(move || {
+                let mut word = [0; 256];
+                while let Ok((len, from)) = socket.recv_from(&mut word) {
+                    let mut answer = format!("{name} {} ", from.ip().to_canonical()).into_bytes();
+                    answer.extend(&word[..len]);
+                    drop(socket.send_to(&answer, from));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Who a server of [`Netns::tell`] says it is, and what address it sees.
+    pub fn ask(&self, to: impl Into<SocketAddr>) -> io::Result<(String, IpAddr)> {
+        let mut stream = self.connect(to, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        told(&text)
+    }
+
     /// Whether a TCP connection comes about, within [`PATIENCE`].
     pub fn connects(&self, to: impl Into<SocketAddr>) -> bool {
         self.connect(to, PATIENCE).is_ok()
@@ -112,6 +156,7 @@ impl Netns {
             1 => rustix::net::ipproto::ICMP,
             6 => rustix::net::ipproto::TCP,
             17 => rustix::net::ipproto::UDP,
+            132 => rustix::net::ipproto::SCTP,
             other => anyhow::bail!("no sniffer for protocol {other}"),
         };
         let flags = SocketFlags::CLOEXEC;
@@ -126,6 +171,28 @@ fn echo_stream(mut stream: TcpStream) {
     while let Ok(len @ 1..) = stream.read(&mut buffer) {
         if stream.write_all(&buffer[..len]).is_err() {
             return;
+        }
+    }
+}
+
+fn told(text: &str) -> io::Result<(String, IpAddr)> {
+    let parsed = text.split_once(' ').and_then(|(name, from)| Some((name.to_string(), from.parse().ok()?)));
+    parsed.ok_or_else(|| io::Error::other(format!("no answer of this test's servers: {text:?}")))
+}
+
+/// The same as [`Netns::ask`] over a connected UDP socket.
+pub fn ask_udp(socket: &UdpSocket, patience: Duration) -> io::Result<(String, IpAddr)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let word = format!(" {}", NEXT.fetch_add(1, Ordering::Relaxed));
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(word.trim_start().as_bytes())?;
+    let mut buffer = [0; 256];
+    loop {
+        let len = socket.recv(&mut buffer)?;
+        let text = String::from_utf8_lossy(&buffer[..len]);
+        // The answer to an earlier question may come late.
+        if let Some(text) = text.strip_suffix(&word) {
+            return told(text);
         }
     }
 }

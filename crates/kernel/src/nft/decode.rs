@@ -25,7 +25,8 @@ pub(super) fn set_type(attrs: &Attributes<'_>) -> Option<SetType> {
         Some(number) => MapsTo::Data(types(number)),
         None => return None,
     };
-    Some(SetType { key: types(attrs.be32(4)?), maps_to, interval: flags & 4 != 0 })
+    let learns = flags & 0x20 != 0;
+    Some(SetType { key: types(attrs.be32(4)?), maps_to, interval: flags & 4 != 0, learns })
 }
 
 fn types(mut number: u32) -> Vec<DataType> {
@@ -92,8 +93,16 @@ pub(super) fn rule(attrs: &Attributes<'_>) -> Rule {
 fn decode_expr(name: &str, a: &Attributes<'_>) -> Option<Expr> {
     let data = |kind| a.nested(kind).get(1).map(<[u8]>::to_vec);
     Some(match name {
+        "meta" if a.be32(3).is_some() => match a.be32(2)? {
+            3 => Expr::SetMark { from: a.be32(3)? },
+            _ => return None,
+        },
+        "dynset" if a.be32(3) == Some(1) && a.get(7).is_none() => {
+            Expr::Update { set: a.str(1)?.to_string(), key: a.be32(4)?, milliseconds: a.be64(6).unwrap_or(0) }
+        }
         "meta" => Expr::Meta {
             key: match a.be32(2)? {
+                3 => Meta::Mark,
                 4 => Meta::Iif,
                 5 => Meta::Oif,
                 6 => Meta::IifName,

@@ -29,10 +29,12 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
 pub(super) fn set_type(m: &mut Batch, of: &SetType) {
     const INTERVAL: u32 = 4;
     const MAP: u32 = 8;
+    /// NFT_SET_TIMEOUT | NFT_SET_EVAL
+    const LEARNS: u32 = 0x30;
     const BIG_ENDIAN: u32 = 2;
     const HOST_ENDIAN: u32 = 1;
     let order = |types: &[DataType]| match types {
-        [DataType::IfaceIndex | DataType::IfaceName | DataType::Integer] => HOST_ENDIAN,
+        [DataType::IfaceIndex | DataType::IfaceName | DataType::Mark | DataType::Integer] => HOST_ENDIAN,
         [_] => BIG_ENDIAN,
         _ => 0,
     };
@@ -40,9 +42,15 @@ pub(super) fn set_type(m: &mut Batch, of: &SetType) {
     if of.maps_to != MapsTo::Nothing {
         flags |= MAP;
     }
+    if of.learns {
+        flags |= LEARNS;
+    }
     m.attr_be32(3, flags);
     m.attr_be32(4, type_number(&of.key));
     m.attr_be32(5, type_size(&of.key));
+    if of.learns {
+        m.nest(9, |m| m.attr_be32(1, LEARNS_AT_MOST));
+    }
     // How `nft` prints integers: it cannot know the byte order from the kernel.
     let key_order = order(&of.key).to_ne_bytes();
     match &of.maps_to {
@@ -55,8 +63,43 @@ pub(super) fn set_type(m: &mut Batch, of: &SetType) {
         MapsTo::Data(types) => {
             m.attr_be32(6, type_number(types));
             m.attr_be32(7, type_size(types));
-            m.attr(13, &user_data(&[(0, &key_order), (1, &order(types).to_ne_bytes()), (6, &[0; 4])]));
+            let data_order = order(types).to_ne_bytes();
+            let mut records: Vec<(u8, &[u8])> = vec![(0, &key_order), (1, &data_order)];
+            if let Some((key, data)) = spelt(&of.key, types) {
+                records.extend([(3, key), (4, data), (2, &[0; 4])]);
+            }
+            records.push((6, &[0; 4]));
+            m.attr(13, &user_data(&records));
         }
+    }
+}
+
+/// What `nft` prints as `typeof meta mark . numgen random mod 2 : ip daddr . th dport`: an integer's size is not in the
+/// name of its type. As nft 1.0.6 writes it: expression 13 (a concatenation) of its parts, each with its own attributes.
+fn spelt(key: &[DataType], data: &[DataType]) -> Option<(&'static [u8], &'static [u8])> {
+    const MARK_AND_NUMBER: &[u8] = &[
+        0, 4, 13, 0, 0, 0, 1, 44, //
+        0, 14, 0, 4, 9, 0, 0, 0, 1, 6, 0, 4, 3, 0, 0, 0, // meta mark
+        1, 26, 0, 4, 23, 0, 0, 0, 1, 18, 0, 4, 1, 0, 0, 0, 1, 4, 2, 0, 0, 0, 2, 4, 0, 0, 0, 0, // numgen
+    ];
+    const ADDRESS_AND_PORT: &[u8] = &[
+        0, 4, 13, 0, 0, 0, 1, 44, //
+        0, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 12, 0, 0, 0, 1, 4, 12, 0, 0, 0, // ip daddr
+        1, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 11, 0, 0, 0, 1, 4, 2, 0, 0, 0, // th dport
+    ];
+    const ADDRESS6_AND_PORT: &[u8] = &[
+        0, 4, 13, 0, 0, 0, 1, 44, //
+        0, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 13, 0, 0, 0, 1, 4, 9, 0, 0, 0, // ip6 daddr
+        1, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 11, 0, 0, 0, 1, 4, 2, 0, 0, 0, // th dport
+    ];
+    match (key, data) {
+        ([DataType::Mark, DataType::Integer], [DataType::Ipv4Addr, DataType::InetService]) => {
+            Some((MARK_AND_NUMBER, ADDRESS_AND_PORT))
+        }
+        ([DataType::Mark, DataType::Integer], [DataType::Ipv6Addr, DataType::InetService]) => {
+            Some((MARK_AND_NUMBER, ADDRESS6_AND_PORT))
+        }
+        _ => None,
     }
 }
 
@@ -135,6 +178,7 @@ fn put_expr(m: &mut Batch, expr: &Expr) {
             m.attr_be32(
                 2,
                 match key {
+                    Meta::Mark => 3,
                     Meta::Iif => 4,
                     Meta::Oif => 5,
                     Meta::IifName => 6,
@@ -225,6 +269,17 @@ fn put_expr(m: &mut Batch, expr: &Expr) {
             }
         }),
         Expr::Masquerade => named(m, "masq", |_| {}),
+        Expr::SetMark { from } => named(m, "meta", |m| {
+            m.attr_be32(2, 3);
+            m.attr_be32(3, *from);
+        }),
+        Expr::Update { set, key, milliseconds } => named(m, "dynset", |m| {
+            m.attr_str(1, set);
+            // NFT_DYNSET_OP_UPDATE
+            m.attr_be32(3, 1);
+            m.attr_be32(4, *key);
+            m.attr(6, &milliseconds.to_be_bytes());
+        }),
         Expr::RejectIcmp { code } => named(m, "reject", |m| {
             m.attr_be32(1, 0);
             m.attr(2, &[*code]);

@@ -54,7 +54,13 @@ pub struct SetType {
     pub key: Vec<DataType>,
     pub maps_to: MapsTo,
     pub interval: bool,
+    /// Rules put elements in, which go by themselves (`flags dynamic,timeout`). They are not of the model: such a set
+    /// has no elements here.
+    pub learns: bool,
 }
+
+/// Elements a set that learns has room for.
+pub(super) const LEARNS_AT_MOST: u32 = 65_535;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MapsTo {
@@ -65,19 +71,23 @@ pub enum MapsTo {
 
 impl SetType {
     pub fn set(key: &[DataType]) -> SetType {
-        SetType { key: key.to_vec(), maps_to: MapsTo::Nothing, interval: false }
+        SetType { key: key.to_vec(), maps_to: MapsTo::Nothing, interval: false, learns: false }
+    }
+
+    pub fn learns(key: &[DataType]) -> SetType {
+        SetType { learns: true, ..SetType::set(key) }
     }
 
     pub fn intervals(key: DataType) -> SetType {
-        SetType { key: vec![key], maps_to: MapsTo::Nothing, interval: true }
+        SetType { interval: true, ..SetType::set(&[key]) }
     }
 
     pub fn verdict_map(key: &[DataType]) -> SetType {
-        SetType { key: key.to_vec(), maps_to: MapsTo::Verdict, interval: false }
+        SetType { maps_to: MapsTo::Verdict, ..SetType::set(key) }
     }
 
     pub fn map(key: &[DataType], data: &[DataType]) -> SetType {
-        SetType { key: key.to_vec(), maps_to: MapsTo::Data(data.to_vec()), interval: false }
+        SetType { maps_to: MapsTo::Data(data.to_vec()), ..SetType::set(key) }
     }
 }
 
@@ -88,9 +98,11 @@ pub enum DataType {
     Ipv6Addr,
     InetProto,
     InetService,
+    Mark,
     IfaceIndex,
     /// 16 bytes, filled up with zeros.
     IfaceName,
+    /// Has no name in `nft`: see [`SetType`]'s encoding for the one concatenation it can be in.
     Integer,
     /// Of someone else.
     Other(u32),
@@ -109,6 +121,7 @@ impl DataType {
             DataType::Ipv6Addr => 8,
             DataType::InetProto => 12,
             DataType::InetService => 13,
+            DataType::Mark => 19,
             DataType::IfaceIndex => 20,
             DataType::IfaceName => 41,
             DataType::Other(n) => n,
@@ -122,6 +135,7 @@ impl DataType {
             8 => DataType::Ipv6Addr,
             12 => DataType::InetProto,
             13 => DataType::InetService,
+            19 => DataType::Mark,
             20 => DataType::IfaceIndex,
             41 => DataType::IfaceName,
             other => DataType::Other(other),
@@ -133,7 +147,11 @@ impl DataType {
             DataType::Ipv6Addr | DataType::IfaceName => 16,
             DataType::InetProto => 1,
             DataType::InetService => 2,
-            DataType::Ipv4Addr | DataType::IfaceIndex | DataType::Integer | DataType::Other(_) => 4,
+            DataType::Ipv4Addr
+            | DataType::Mark
+            | DataType::IfaceIndex
+            | DataType::Integer
+            | DataType::Other(_) => 4,
         }
     }
 }
@@ -269,6 +287,16 @@ pub enum Expr {
         port: Option<Register>,
     },
     Masquerade,
+    /// `meta mark set …`
+    SetMark {
+        from: Register,
+    },
+    /// `update @set { … timeout … }`: puts the key into a set that learns, or lets it stay longer.
+    Update {
+        set: String,
+        key: Register,
+        milliseconds: u64,
+    },
     /// `reject with icmp <code>`, or `icmpv6`, as the packet is; the codes differ.
     RejectIcmp {
         code: u8,
@@ -293,6 +321,7 @@ pub enum Expr {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
+    Mark,
     Iif,
     Oif,
     IifName,

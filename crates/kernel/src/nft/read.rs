@@ -196,7 +196,7 @@ pub fn table(socket: &mut Socket, family: Family, name: &str) -> Result<Option<T
             table.sets.insert(set.to_string(), Set { of, elements: Elements::new() });
         }
     })?;
-    for (set, state) in &mut table.sets {
+    for (set, state) in table.sets.iter_mut().filter(|(_, state)| !state.of.learns) {
         let filter = |m: &mut Batch| {
             m.attr_str(1, name);
             m.attr_str(2, set);

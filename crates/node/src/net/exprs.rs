@@ -9,6 +9,7 @@ use kernel::route::{Ip, Net};
 pub const INVALID: u32 = 1;
 pub const ESTABLISHED: u32 = 2;
 pub const RELATED: u32 = 4;
+pub const NEW: u32 = 8;
 pub const UNTRACKED: u32 = 64;
 
 pub fn rule<const N: usize>(parts: [Vec<Expr>; N]) -> Rule {
@@ -280,15 +281,69 @@ pub fn dnat_by_address_and_port<A: Ip>(map: &str) -> Vec<Expr> {
     exprs
 }
 
-/// `ip daddr . meta l4proto . th dport vmap @map`
-pub fn vmap_by_address_and_port<A: Ip>(map: &str) -> Vec<Expr> {
-    header_in::<A>(&[Part::Destination, Part::Protocol, Part::Port], map, Some(0), false)
+const ADDRESS_AND_PORT: [Part; 3] = [Part::Destination, Part::Protocol, Part::Port];
+
+/// `ip daddr . meta l4proto . th dport @set`
+pub fn address_and_port_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    header_in::<A>(&ADDRESS_AND_PORT, set, None, false)
 }
 
-/// `meta l4proto . th dport vmap @map`
-pub fn vmap_by_port<A: Ip>(map: &str) -> Vec<Expr> {
+/// `meta l4proto . th dport @set`
+pub fn port_in_set<A: Ip>(set: &str) -> Vec<Expr> {
     let mut exprs = key::<A>(&[Part::Protocol, Part::Port]);
-    exprs.push(lookup(map, Some(0), false));
+    exprs.push(lookup(set, None, false));
+    exprs
+}
+
+/// `meta mark set ip daddr . meta l4proto . th dport map @map`
+pub fn mark_by_address_and_port<A: Ip>(map: &str) -> Vec<Expr> {
+    let mut exprs = header_in::<A>(&ADDRESS_AND_PORT, map, Some(1), false);
+    exprs.push(Expr::SetMark { from: 1 });
+    exprs
+}
+
+/// `meta mark set meta l4proto . th dport map @map`
+pub fn mark_by_port<A: Ip>(map: &str) -> Vec<Expr> {
+    let mut exprs = key::<A>(&[Part::Protocol, Part::Port]);
+    exprs.extend([lookup(map, Some(1), false), Expr::SetMark { from: 1 }]);
+    exprs
+}
+
+/// `meta mark & 0x7fff vmap @map`
+pub fn masked_mark_vmap(mask: u32, map: &str) -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::Mark, to: 1 },
+        Expr::Bitwise { from: 1, to: 1, mask: mask.to_ne_bytes().to_vec(), xor: vec![0; 4] },
+        lookup(map, Some(0), false),
+    ]
+}
+
+/// `meta mark vmap @map`
+pub fn mark_vmap(map: &str) -> Vec<Expr> {
+    vec![Expr::Meta { key: Meta::Mark, to: 1 }, lookup(map, Some(0), false)]
+}
+
+/// `dnat ip to meta mark . numgen random mod 3 map @map`, behind a match on the protocol.
+pub fn dnat_by_mark_and_number<A: Ip>(count: u32, map: &str) -> Vec<Expr> {
+    vec![
+        Expr::Meta { key: Meta::Mark, to: 1 },
+        Expr::Numgen { modulus: count, random: true, to: 9 },
+        lookup(map, Some(1), false),
+        dnat_to_mapped::<A>(),
+    ]
+}
+
+/// `ip saddr @set`
+pub fn saddr_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    header_in::<A>(&[Part::Source], set, None, false)
+}
+
+/// `update @set { ip saddr timeout 3h }`
+pub fn learn_saddr<A: Ip>(set: &str, seconds: u32) -> Vec<Expr> {
+    let mut exprs = family::<A>();
+    exprs.extend(key::<A>(&[Part::Source]));
+    let milliseconds = u64::from(seconds) * 1000;
+    exprs.push(Expr::Update { set: set.to_string(), key: 1, milliseconds });
     exprs
 }
 

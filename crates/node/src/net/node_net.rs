@@ -4,24 +4,23 @@
 //! then, and whenever someone else changed it, it is read back and the difference written. All other changes are
 //! written as differences without reading, each transaction naming the generation it builds on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kernel::conntrack;
 use kernel::netlink::{Batch, Family, Socket};
 use kernel::nft::{self, Transaction};
 use kernel::route::netns::write_sysctl;
 use kernel::route::{self, Ip, Ipv4Net, Ipv6Net, Net, Route};
-use policy::network_policy::ir::{self, Protocol};
+use policy::network_policy::ir;
 use policy::network_policy::{Compiler, Event, PodRecord};
 
 use super::family::{Role, set_ipv6};
 use super::listener::Listener;
 use super::pods::{NetError, Network, NodeNetConfig, PodAddresses, PodNet, YOUNGEST};
 use super::pool::Pool;
-use super::services::{self, ServicePort};
+use super::services::{ServiceChange, ServiceName, Services, layout};
 use super::state::{LocalPod, Pod, State, Survivor, index_of, link_name};
 use super::table::{self, POD_LINK, TABLE, UPLINK};
 
@@ -221,35 +220,28 @@ impl NodeNet {
         Ok(())
     }
 
-    /// The cluster's Services (see [`super::services::from_api`]). Replaces the earlier list. New connections go by it at
-    /// once; established ones stay with their endpoint, but for UDP's whose endpoint is gone.
-    pub fn set_services(&self, services: Vec<ServicePort>) -> Result<(), NetError> {
+    /// All Services of the cluster: those that are not among them are gone. See [`NodeNet::change_services`].
+    pub fn set_services(&self, mut services: Vec<ServiceChange>) -> Result<(), NetError> {
         let mut state = self.shared.lock();
-        let Some(known) = state.services.replace(services.clone()) else {
+        let Some(known) = &state.services else {
             // An earlier agent may have written others: the first list goes by what the kernel holds.
-            return state.reconcile(&self.shared.config).map(|_| ());
+            let mut known = Services::new(self.shared.config.v6.is_some());
+            let (difference, error) = known.change(services);
+            state.services = Some(known);
+            state.reconcile(&self.shared.config)?;
+            state.forget_stale(&self.shared.config, &difference.stale)?;
+            return error.map_or(Ok(()), |error| Err(error.into()));
         };
-        if known == services {
-            return Ok(());
-        }
-        let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
-        let (old, new) = (services::part(&known), services::part(&services));
-        let gone = services::gone(&known, &services);
-        if !transaction.change(&old, &new) {
-            state.dirty = true;
-        }
-        if state.live() {
-            state.commit_transaction(&self.shared.config, transaction)?;
-        }
-        if !gone.is_empty() {
-            conntrack::delete_where(&mut state.rules, |entry| {
-                let IpAddr::V4(server) = entry.reply.source else { return false };
-                entry.original.protocol == Protocol::Udp.number()
-                    && gone.contains(&SocketAddrV4::new(server, entry.reply.source_port))
-                    && entry.original.destination != entry.reply.source
-            })?;
-        }
-        Ok(())
+        let told: HashSet<&ServiceName> = services.iter().map(|service| &service.name).collect();
+        let gone: Vec<ServiceName> = known.names().filter(|name| !told.contains(name)).cloned().collect();
+        services.extend(gone.into_iter().map(|name| ServiceChange { name, ports: Vec::new() }));
+        state.change_services(&self.shared.config, services)
+    }
+
+    /// Some Services changed. New connections go by it at once; established ones stay with their endpoint, but for UDP's
+    /// whose endpoint is gone. The cost follows the change.
+    pub fn change_services(&self, changes: Vec<ServiceChange>) -> Result<(), NetError> {
+        self.shared.lock().change_services(&self.shared.config, changes)
     }
 
     /// The addresses of a pod prepared or adopted.
@@ -303,7 +295,7 @@ impl NodeNet {
             return Ok(vec![format!("there is no table {TABLE}")]);
         };
         if state.services.is_none() {
-            services::keep(&is, &mut wanted);
+            layout::keep(&is, &mut wanted);
         }
         let mut lines = Vec::new();
         if is.flags != wanted.flags {
@@ -384,9 +376,10 @@ fn set_sysctls() -> Result<(), NetError> {
         write_sysctl(&format!("net/ipv4/conf/all/{name}"), value)?;
         write_sysctl(&format!("net/ipv4/conf/default/{name}"), value)?;
     }
-    // For pods' links, which come later: 127.0.0.1 of the node reaches host ports. The table's chain `raw` drops what
-    // comes from elsewhere with a loopback address (CVE-2020-8558).
+    // For pods' links, which come later, and for pods of other nodes: 127.0.0.1 of the node reaches host ports and node
+    // ports. The table's chain `raw` drops what comes from elsewhere with a loopback address (CVE-2020-8558).
     write_sysctl("net/ipv4/conf/default/route_localnet", "1")?;
+    write_sysctl(&format!("net/ipv4/conf/{UPLINK}/route_localnet"), "1")?;
     write_sysctl("net/ipv4/ip_forward", "1")?;
     Ok(())
 }

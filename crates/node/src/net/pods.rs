@@ -110,6 +110,8 @@ pub enum NetError {
     #[error("the rule set was changed by others again and again while it was written")]
     Contended,
     #[error(transparent)]
+    Services(#[from] super::services::TooMany),
+    #[error(transparent)]
     Netlink(#[from] NetlinkError),
     #[error(transparent)]
     Rules(#[from] CommitError),

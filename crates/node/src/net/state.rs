@@ -17,7 +17,7 @@ use super::fabric::{LINK_PATIENCE, mac_of};
 use super::family::{self, Role, set_ipv6};
 use super::pods::{NetError, NodeNetConfig, PodAddresses, PodNet};
 use super::pool::Pool;
-use super::services::{self, ServicePort};
+use super::services::{ServiceChange, Services, Stale, layout};
 use super::table::{self, POD_LINK, TABLE};
 
 /// Next hop of a pod: no address of anyone, only the key of a permanent neighbour.
@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) routes: Vec<Route<Ipv4Addr>>,
     pub(super) routes6: Vec<Route<Ipv6Addr>>,
     /// None: not known yet. What an earlier agent wrote stays until it is.
-    pub(super) services: Option<Vec<ServicePort>>,
+    pub(super) services: Option<Services>,
     pub(super) uplink: u32,
     pub(super) adopted: bool,
     pub(super) synced: bool,
@@ -255,7 +255,7 @@ impl State {
             };
             let mut wanted = wanted.clone();
             if let (None, Some(is)) = (&self.services, &is) {
-                services::keep(is, &mut wanted);
+                layout::keep(is, &mut wanted);
             }
             let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
             match &is {
@@ -294,6 +294,37 @@ impl State {
         Err(NetError::Contended)
     }
 
+    pub(super) fn change_services(
+        &mut self,
+        config: &NodeNetConfig,
+        changes: Vec<ServiceChange>,
+    ) -> Result<(), NetError> {
+        let services = self.services.get_or_insert_with(|| Services::new(config.v6.is_some()));
+        let (difference, error) = services.change(changes);
+        let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
+        if !transaction.change(&difference.old, &difference.new) {
+            self.dirty = true;
+        }
+        if self.live() {
+            self.commit_transaction(config, transaction)?;
+        }
+        self.forget_stale(config, &difference.stale)?;
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Behind the commit: what comes from now on makes entries that are right.
+    pub(super) fn forget_stale(&mut self, config: &NodeNetConfig, stale: &[Stale]) -> Result<(), NetError> {
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let own = |address: IpAddr| {
+            let v6 = config.v6.as_ref().map(|v6| IpAddr::V6(v6.node_ip));
+            address.is_loopback() || address == IpAddr::V4(config.v4.node_ip) || Some(address) == v6
+        };
+        conntrack::delete_where(&mut self.rules, |entry| stale.iter().any(|stale| stale.is(entry, own)))?;
+        Ok(())
+    }
+
     /// The whole table as it should be.
     pub(super) fn wanted(&self, config: &NodeNetConfig) -> Table {
         let mut wanted = table::skeleton(config);
@@ -304,7 +335,9 @@ impl State {
                 }
             }
         }
-        table::add_services(&mut wanted, self.services.as_deref().unwrap_or_default());
+        if let Some(services) = &self.services {
+            services.add_to(&mut wanted);
+        }
         table::add_rule_set(&mut wanted, &self.compiler.rule_set());
         wanted
     }

@@ -12,7 +12,7 @@ use policy::network_policy::ir::{self, Change, Element, Family, PeerMatch, PortM
 
 use super::exprs::*;
 use super::pods::{HostPort, Network, NodeNetConfig, PodAddresses};
-use super::services::{self, ServicePort};
+use super::services::layout;
 
 /// The table's name.
 pub const TABLE: &str = "cofferdam";
@@ -92,13 +92,16 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
     // discovery is untracked: the node needs none of a pod's.
     let mut input = vec![rule([iifname_prefix(POD_LINK), ct_state(INVALID | UNTRACKED), drop()])];
     input.extend(both!(config, egress_to_node));
+    input.extend(both!(config, no_endpoints_here));
     chain("input", ChainKind::Filter, Hook::Input, 0, input);
 
-    let mut postrouting = vec![rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.v4.node_ip)])];
+    let mut postrouting = vec![
+        rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.v4.node_ip)]),
+        rule([saddr_in(LOOPBACK), oifname(UPLINK), snat(config.v4.node_ip)]),
+    ];
     postrouting.extend(both!(config, sources));
     chain("postrouting", ChainKind::Nat, Hook::Postrouting, 100, postrouting);
     chain("local-out", ChainKind::Filter, Hook::Output, 0, both!(config, no_endpoints));
-    add_services(&mut table, &[]);
     table
 }
 
@@ -118,11 +121,7 @@ fn add_sets<A: Ip>(table: &mut Table, network: &Network<A>) {
     set(base_name(ir::Direction::Ingress), SetType::verdict_map(&[address]), Elements::new());
     let ranges = [network.cluster_cidr, network.node_cidr].map(|range| (range.network(), range.last()));
     set(CLUSTER, SetType::intervals(address), interval_elements(ranges));
-    if A::BITS == 128 {
-        set(services::SERVICES, SetType::verdict_map(&by_ip), Elements::new());
-        let by_port = [DataType::InetProto, DataType::InetService];
-        set(services::NODE_PORTS, SetType::verdict_map(&by_port), Elements::new());
-    }
+    layout::skeleton::<A>(table);
 }
 
 /// A pod with NET_ADMIN can give itself any address: it sends with the one we gave it or not at all. In IPv6 that drops
@@ -143,12 +142,10 @@ fn ours_are_not_outside<A: Ip>(network: &Network<A>) -> Vec<Rule> {
 
 fn translations<A: Ip>(_: &Network<A>) -> Vec<Rule> {
     let name = of_family::<A>;
-    let by_port = [dnat_by_port::<A>(&name(HOST_PORTS)), vmap_by_port::<A>(&name(services::NODE_PORTS))];
-    let mut rules = vec![
-        rule([vmap_by_address_and_port::<A>(&name(services::SERVICES))]),
-        rule([dnat_by_address_and_port::<A>(&name(HOST_PORTS_BY_IP))]),
-    ];
-    rules.extend(by_port.map(|translate| rule([family::<A>(), daddr_is_local(), translate])));
+    let mut rules = layout::translate_addresses::<A>();
+    rules.push(rule([dnat_by_address_and_port::<A>(&name(HOST_PORTS_BY_IP))]));
+    rules.push(rule([family::<A>(), daddr_is_local(), dnat_by_port::<A>(&name(HOST_PORTS))]));
+    rules.extend(layout::translate_node_ports::<A>());
     rules
 }
 
@@ -173,7 +170,13 @@ fn egress_to_node<A: Ip>(_: &Network<A>) -> Vec<Rule> {
 
 /// A Service's address that was not translated has no endpoints.
 fn no_endpoints<A: Ip>(network: &Network<A>) -> Vec<Rule> {
-    vec![rule([daddr_in(network.service_cidr), reject::<A>(Unreachable::Port)])]
+    let mut rules = layout::without_endpoints::<A>();
+    rules.push(rule([daddr_in(network.service_cidr), reject::<A>(Unreachable::Port)]));
+    rules
+}
+
+fn no_endpoints_here<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+    layout::node_ports_without_endpoints::<A>()
 }
 
 /// As whom the others see a packet.
@@ -237,13 +240,6 @@ fn elements_of<A: Ip>(link: u32, address: A, ports: &[HostPort]) -> Vec<(String,
 pub(super) fn port_part(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
-}
-
-/// Puts Services into a node's table.
-pub fn add_services(table: &mut Table, services: &[ServicePort]) {
-    let part = services::part(services);
-    table.sets.extend(part.sets);
-    table.chains.extend(part.chains);
 }
 
 /// Adds a node's rule set to its table.
