@@ -411,7 +411,7 @@ fn transport_checksum(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, seg
     checksum(&bytes)
 }
 
-fn checksum(bytes: &[u8]) -> [u8; 2] {
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; 2] {
     let mut sum: u32 = 0;
     for pair in bytes.chunks(2) {
         sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));

@@ -28,19 +28,20 @@ mod yaml;
 
 use std::{
     io::{IsTerminal, Write},
-    net::Ipv6Addr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use node::net::{Ipv4Net, Ipv6Net, fabric::Ranges};
+use node::net::{Ipv4Net, Ipv6Net};
 
 use crate::{
     cluster::{
         down::{self, Keep},
-        layout::{Ipv6Ranges, Layout},
-        node_init, ranges, roles, supervisor, up,
+        layout::Layout,
+        node_init, ranges,
+        ranges_v6::{AskedV6, IpFamily},
+        roles, supervisor, up,
     },
     demo,
 };
@@ -120,9 +121,9 @@ struct UpArgs {
     /// How many nodes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
     nodes: u32,
-    /// Which addresses pods, nodes and Services have: IPv4 alone (then a pod has no IPv6 at all), or both.
-    #[arg(long, value_enum, default_value_t = IpFamily::Ipv4)]
-    ip_family: IpFamily,
+    /// Which addresses pods, nodes and Services have [default: ipv4].
+    #[arg(long, value_enum)]
+    ip_family: Option<IpFamily>,
     /// Addresses of the pods, a /24 of it for each node [default: 10.244.0.0/16].
     #[arg(long, value_name = "CIDR")]
     pod_cidr: Option<Ipv4Net>,
@@ -151,29 +152,6 @@ struct UpArgs {
     /// Stay, write the supervisor's messages here, and stop the cluster at Ctrl-C (its objects and images are kept).
     #[arg(long)]
     foreground: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum IpFamily {
-    Ipv4,
-    Dual,
-}
-
-impl UpArgs {
-    /// None: IPv4 alone.
-    fn v6(&self) -> Result<Option<Ipv6Ranges>> {
-        let asked = [self.node_cidr_v6, self.pod_cidr_v6, self.service_cidr_v6];
-        if self.ip_family == IpFamily::Ipv4 {
-            if asked.iter().any(Option::is_some) {
-                bail!("ranges of IPv6 are for a cluster that has it: give --ip-family dual too");
-            }
-            return Ok(None);
-        }
-        let Ranges { nodes, pods, services } = Ranges::<Ipv6Addr>::DEFAULT;
-        let [node_cidr, pod_cidr, service_cidr] = [(asked[0], nodes), (asked[1], pods), (asked[2], services)]
-            .map(|(asked, usual)| asked.unwrap_or(usual).to_string());
-        Ok(Some(Ipv6Ranges { node_cidr, pod_cidr, service_cidr }))
-    }
 }
 
 #[derive(Subcommand)]
@@ -210,7 +188,12 @@ pub fn run(cli: Cli) -> Result<i32> {
                 foreground: args.foreground,
                 pod_security,
                 v4: ranges::Asked { nodes: args.node_cidr, pods: args.pod_cidr, services: args.service_cidr },
-                v6: args.v6()?,
+                v6: AskedV6 {
+                    family: args.ip_family,
+                    nodes: args.node_cidr_v6,
+                    pods: args.pod_cidr_v6,
+                    services: args.service_cidr_v6,
+                },
             };
             let up = up::up(&layout, &options)?;
             for line in &up.hidden {

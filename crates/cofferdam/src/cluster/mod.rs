@@ -6,6 +6,7 @@ pub mod listener;
 pub mod node_init;
 pub mod processes;
 pub mod ranges;
+pub mod ranges_v6;
 pub mod roles;
 pub mod supervisor;
 pub mod up;

@@ -18,9 +18,10 @@ use kube::{
 };
 
 use super::{
-    layout::{CONTROL_UID, Cluster, Ipv6Ranges, Layout, make_dir, write_atomically},
+    layout::{CONTROL_UID, Cluster, Layout, make_dir, write_atomically},
     processes::{self, Role},
     ranges,
+    ranges_v6::AskedV6,
 };
 
 /// The port of Kubernetes' API server; taken when it is free.
@@ -34,8 +35,7 @@ pub struct Options {
     /// The text of a `PodSecurityConfiguration`, which has been parsed. `None`: as the cluster has it.
     pub pod_security: Option<String>,
     pub v4: ranges::Asked,
-    /// None: IPv4 alone.
-    pub v6: Option<Ipv6Ranges>,
+    pub v6: AskedV6,
 }
 
 /// What `up` found or made, to be told to the user.
@@ -65,13 +65,9 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
                 node_cidr: v4.nodes.to_string(),
                 pod_cidr: v4.pods.to_string(),
                 service_cidr: v4.services.to_string(),
-                v6: options.v6.clone(),
+                v6: options.v6.for_new(options.nodes)?,
                 dns: false,
             };
-            let (v4, v6) = cluster.ranges()?;
-            // A range that has no room for the last node is told before anything is made.
-            v4.node(cluster.nodes)?;
-            v6.map(|ranges| ranges.node(cluster.nodes)).transpose()?;
             layout.write(&cluster)?;
             cluster
         }
@@ -84,22 +80,9 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
             options.nodes
         );
     }
-    options.v4.agree_with(&cluster.ranges()?.0)?;
-    if cluster.v6 != options.v6 {
-        let describe = |v6: &Option<Ipv6Ranges>| match v6 {
-            None => "IPv4 alone".to_owned(),
-            Some(v6) => format!(
-                "IPv6 too (nodes {}, pods {}, services {})",
-                v6.node_cidr, v6.pod_cidr, v6.service_cidr
-            ),
-        };
-        bail!(
-            "the cluster in {} has {}, not {}: `cofferdam down` it first",
-            layout.data().display(),
-            describe(&cluster.v6),
-            describe(&options.v6)
-        );
-    }
+    let (v4, v6) = cluster.ranges()?;
+    options.v4.agree_with(&v4)?;
+    options.v6.agree_with(v6.as_ref())?;
     let was_running = processes::find(layout.data())?.iter().any(|process| process.role == Role::Supervisor);
     if let Some(text) = &options.pod_security {
         let path = layout.pod_security();
@@ -113,7 +96,7 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
     }
     let mut hidden = Vec::new();
     if !was_running {
-        hidden = ranges::hidden(&cluster.ranges()?.0)?;
+        hidden = ranges::hidden(&v4)?;
         prepare(layout, &cluster)?;
         start_supervisor(layout, options.foreground)?;
     }

@@ -124,7 +124,13 @@ fn show(layout: &Layout, args: &DemoArgs, progress: &Progress) -> Result<Rows> {
     progress.say("starting three nodes");
     let up = up::up(
         layout,
-        &up::Options { nodes: 3, foreground: false, pod_security: None, v4: Default::default(), v6: None },
+        &up::Options {
+            nodes: 3,
+            foreground: false,
+            pod_security: None,
+            v4: Default::default(),
+            v6: Default::default(),
+        },
     )?;
     let store = ImageStore::open(layout.images()).context("open the image store")?;
     for file in &args.image {

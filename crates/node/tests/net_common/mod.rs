@@ -122,6 +122,12 @@ impl Node {
         Pod { netns, net, ip: given.v4, ip6: given.v6 }
     }
 
+    /// Its own addresses, IPv4 first.
+    pub fn ips(&self) -> Vec<IpAddr> {
+        let v6 = self.addresses.v6.map(|v6| IpAddr::V6(v6.node_ip));
+        [IpAddr::V4(self.addresses.v4.node_ip)].into_iter().chain(v6).collect()
+    }
+
     /// What `nft list ruleset` prints inside of the node.
     pub fn nft(&self, arguments: &[&str]) -> String {
         nft(&self.netns, arguments)
