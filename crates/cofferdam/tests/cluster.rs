@@ -39,6 +39,43 @@ fn down_leaves_nothing_behind_also_after_everything_was_killed() {
 }
 
 #[test]
+fn the_administrators_pod_security_is_kept_with_the_cluster() {
+    if skipped("the_administrators_pod_security_is_kept_with_the_cluster", false) {
+        return;
+    }
+    let cluster = Cluster::empty();
+    let file = cluster.data.with_extension("yaml");
+    let head = "apiVersion: pod-security.admission.config.k8s.io/v1\nkind: PodSecurityConfiguration\n";
+    let up = |text: &str| {
+        fs::write(&file, format!("{head}{text}")).expect("write");
+        cluster.run(&["up", "--pod-security-config", file.to_str().expect("a path")])
+    };
+    let wrong = text(&up("defaults: {enforce: strict}\n"));
+    assert!(wrong.contains("defaults.enforce: Invalid value: \"strict\": must be one of"), "{wrong}");
+    assert!(!cluster.data.join("cluster.json").exists(), "nothing is half made");
+    let output = up("defaults: {enforce: baseline}\n");
+    assert!(output.status.success(), "{}", text(&output));
+    // Again with the same, and after the control process was started anew.
+    let output = up("defaults: {enforce: baseline}\n");
+    assert!(output.status.success(), "{}", text(&output));
+    let other = text(&up("defaults: {enforce: restricted}\n"));
+    assert!(other.contains("runs with another Pod Security configuration"), "{other}");
+    let manifest = cluster.data.with_extension("pod.yaml");
+    fs::write(&manifest, "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {hostPID: true, containers: [{name: c, image: x}]}}").expect("write");
+    let refused = || text(&cluster.run(&["apply", "-f", manifest.to_str().expect("a path")]));
+    let words =
+        "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostPID=true)";
+    assert!(refused().contains(words), "{}", refused());
+    assert!(cluster.run(&["down", "--keep-data"]).status.success());
+    let output = cluster.run(&["up"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(refused().contains(words), "{}", refused());
+    for file in [file, manifest] {
+        fs::remove_file(file).expect("remove");
+    }
+}
+
+#[test]
 fn a_cluster_has_the_ranges_it_was_asked_to_have() {
     if skipped("a_cluster_has_the_ranges_it_was_asked_to_have", false) {
         return;

@@ -34,19 +34,27 @@ pub struct Rule {
     pub severity: Severity,
 }
 
-/// One thing that is wrong, at its place.
+/// Where a field stands, or what should have it.
+#[derive(Clone, Debug)]
+pub struct Spot {
+    pub start: Place,
+    pub end: Place,
+    /// `spec.template.spec.containers[0].securityContext`, from the object's root.
+    pub field: String,
+}
+
+/// One thing that is wrong, at its places.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub rule: &'static str,
     pub severity: Severity,
     /// The file.
     pub source: String,
-    pub start: Place,
-    pub end: Place,
     /// `Deployment shop/web`.
     pub object: String,
-    /// `spec.template.spec.containers[0].securityContext`, from the object's root.
-    pub field: String,
+    /// The first of the places that would all have to be changed.
+    pub spot: Spot,
+    pub others: Vec<Spot>,
     pub message: String,
     pub fix: String,
 }
@@ -133,11 +141,8 @@ pub fn check(sources: &[Source], policy: LevelVersion) -> Report {
         report.findings.push(at(source, object, &path, rule.id, rule.severity, message, rule.fix));
     }
     report.findings.sort_by(|a, b| {
-        (&a.source, a.start, std::cmp::Reverse(a.severity)).cmp(&(
-            &b.source,
-            b.start,
-            std::cmp::Reverse(b.severity),
-        ))
+        let key = |f: &Finding| (f.spot.start, std::cmp::Reverse(f.severity));
+        (&a.source, key(a)).cmp(&(&b.source, key(b)))
     });
     report
 }
@@ -172,13 +177,16 @@ fn check_object(source: &Source, object: &Object, policy: LevelVersion, report: 
     let prefix: String = pod_path.iter().map(|field| format!("{field}.")).collect();
     for violation in evaluate(policy, &pod.metadata, &pod.spec).violations {
         let fix = fix::words(&prefix, &violation.remedies);
-        // One result for each violation, at its first field: the message names the others.
-        if let Some(field) = violation.fields.first() {
-            let path: Vec<Step> = pod.root.iter().cloned().chain(steps(field)).collect();
-            let message =
-                if violation.detail.is_empty() { violation.reason.to_owned() } else { violation.detail };
-            report.findings.push(at(source, object, &path, violation.check, Severity::Error, message, &fix));
-        }
+        let mut paths = violation.fields.iter();
+        let Some(first) = paths.next() else { continue };
+        let path = |field| pod.root.iter().cloned().chain(steps(field)).collect::<Vec<Step>>();
+        let message = match violation.detail.as_str() {
+            "" => violation.reason.to_owned(),
+            detail => detail.to_owned(),
+        };
+        let mut finding = at(source, object, &path(first), violation.check, Severity::Error, message, &fix);
+        finding.others = paths.map(|field| spot(source, object, &path(field))).collect();
+        report.findings.push(finding);
     }
     for (lint, finding) in lint::lint(&pod.metadata, &pod.spec) {
         let path: Vec<Step> = pod.root.iter().cloned().chain(steps(&finding.path)).collect();
@@ -197,19 +205,21 @@ fn at(
     message: String,
     fix: &str,
 ) -> Finding {
-    let found = source.documents[object.document].find(path);
-    let (start, end) = found.span();
     Finding {
         rule,
         severity,
         source: source.name.clone(),
-        start,
-        end,
         object: object.shown(),
-        field: shown(&path[object.root.len()..]),
+        spot: spot(source, object, path),
+        others: Vec::new(),
         message,
         fix: fix.to_owned(),
     }
+}
+
+fn spot(source: &Source, object: &Object, path: &[Step]) -> Spot {
+    let (start, end) = source.documents[object.document].find(path).span();
+    Spot { start, end, field: shown(&path[object.root.len()..]) }
 }
 
 /// `spec.containers[0].name`.

@@ -5,14 +5,22 @@ use std::io::{self, Write};
 use policy::lint::Severity;
 use serde_json::{Value, json};
 
-use super::{Finding, Report, rules};
+use super::{Finding, Report, Spot, rules};
 
 /// `file:line:column: error[rule]: object: message`, and below it what to do.
 pub fn text(report: &Report, out: &mut impl Write) -> io::Result<()> {
     for finding in &report.findings {
-        let Finding { source, start, rule, object, message, fix, .. } = finding;
+        let Finding { source, spot: Spot { start, .. }, rule, object, message, fix, .. } = finding;
         let severity = word(finding.severity);
         writeln!(out, "{source}:{}:{}: {severity}[{rule}]: {object}: {message}", start.line, start.column)?;
+        let mut lines = vec![start.line];
+        for place in finding.others.iter().map(|spot| spot.start) {
+            // One place of each line is enough to find it.
+            if !lines.contains(&place.line) {
+                writeln!(out, "    also: {source}:{}:{}", place.line, place.column)?;
+                lines.push(place.line);
+            }
+        }
         writeln!(out, "    fix: {fix}")?;
     }
     let number = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
@@ -45,10 +53,13 @@ pub fn json(report: &Report) -> Value {
                 "rule": finding.rule,
                 "severity": word(finding.severity),
                 "file": finding.source,
-                "line": finding.start.line,
-                "column": finding.start.column,
+                "line": finding.spot.start.line,
+                "column": finding.spot.start.column,
                 "object": finding.object,
-                "field": finding.field,
+                "field": finding.spot.field,
+                "others": finding.others.iter().map(|spot| json!({
+                    "line": spot.start.line, "column": spot.start.column, "field": spot.field,
+                })).collect::<Vec<_>>(),
                 "message": finding.message,
                 "fix": finding.fix,
             })
@@ -83,23 +94,15 @@ pub fn sarif(report: &Report) -> Value {
         .findings
         .iter()
         .map(|finding| {
+            // Several only where each has to be changed, as the standard wants it.
+            let spots = std::iter::once(&finding.spot).chain(&finding.others);
+            let locations: Vec<Value> = spots.map(|spot| location(finding, spot)).collect();
             json!({
                 "ruleId": finding.rule,
                 "ruleIndex": rules.iter().position(|rule| rule.id == finding.rule),
                 "level": word(finding.severity),
                 "message": { "text": format!("{}: {}. Fix: {}", finding.object, finding.message, finding.fix) },
-                "locations": [{
-                    "physicalLocation": {
-                        "artifactLocation": { "uri": uri(&finding.source) },
-                        "region": {
-                            "startLine": finding.start.line,
-                            "startColumn": finding.start.column,
-                            "endLine": finding.end.line,
-                            "endColumn": finding.end.column,
-                        },
-                    },
-                    "logicalLocations": [{ "fullyQualifiedName": format!("{}: {}", finding.object, finding.field), "kind": "member" }],
-                }],
+                "locations": locations,
             })
         })
         .collect();
@@ -115,6 +118,21 @@ pub fn sarif(report: &Report) -> Value {
             "columnKind": "unicodeCodePoints",
             "results": results,
         }],
+    })
+}
+
+fn location(finding: &Finding, spot: &Spot) -> Value {
+    json!({
+        "physicalLocation": {
+            "artifactLocation": { "uri": uri(&finding.source) },
+            "region": {
+                "startLine": spot.start.line,
+                "startColumn": spot.start.column,
+                "endLine": spot.end.line,
+                "endColumn": spot.end.column,
+            },
+        },
+        "logicalLocations": [{ "fullyQualifiedName": format!("{}: {}", finding.object, spot.field), "kind": "member" }],
     })
 }
 

@@ -18,7 +18,9 @@ fn found(text: &str, policy: LevelVersion) -> Vec<String> {
     let report = check(&[source(text)], policy);
     let findings = report.findings.iter().filter(|finding| finding.rule != NO_NETWORK_POLICY.id);
     findings
-        .map(|f| format!("{}:{} {} {}: {}", f.start.line, f.start.column, f.rule, f.object, f.message))
+        .map(|f| {
+            format!("{}:{} {} {}: {}", f.spot.start.line, f.spot.start.column, f.rule, f.object, f.message)
+        })
         .collect()
 }
 
@@ -117,7 +119,8 @@ fn a_namespace_without_policy_is_warned_of_once() {
     let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: b}\nspec: {podSelector: {}}\n";
     let sources = [source(&format!("{}{}{}", pod("a", "x"), pod("a", "y"), pod("b", "z"))), source(policy)];
     let report = check(&sources, BASELINE);
-    let said: Vec<_> = report.findings.iter().map(|f| (f.rule, f.start.line, f.message.as_str())).collect();
+    let said: Vec<_> =
+        report.findings.iter().map(|f| (f.rule, f.spot.start.line, f.message.as_str())).collect();
     assert_eq!(
         said,
         [(
@@ -171,6 +174,31 @@ fn sarif_names_rules_and_places() {
         place["region"],
         serde_json::json!({"startLine": 5, "startColumn": 3, "endLine": 5, "endColumn": 16})
     );
+}
+
+#[test]
+fn every_place_that_has_to_be_changed_is_shown() {
+    let text = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - {name: a, ports: [{containerPort: 1, hostPort: 1}, {containerPort: 2, hostPort: 2}]}\n  - name: b\n    ports:\n    - {containerPort: 3, hostPort: 3}\n";
+    let report = check(&[source(text)], BASELINE);
+    let mut out = Vec::new();
+    report::text(&report, &mut out).unwrap();
+    let out = String::from_utf8(out).unwrap();
+    assert!(
+        out.contains("x.yaml:5:42: error[hostPorts]: Pod default/*: containers \"a\", \"b\" use hostPorts 1, 2, 3\n    also: x.yaml:8:26\n    fix: "),
+        "{out}"
+    );
+    let others = &report::json(&report)["findings"][1]["others"];
+    assert_eq!(others[1]["field"], "spec.containers[1].ports[0].hostPort");
+    let log = report::sarif(&report);
+    let result =
+        log["runs"][0]["results"].as_array().unwrap().iter().find(|r| r["ruleId"] == "hostPorts").unwrap();
+    let lines: Vec<_> = result["locations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["physicalLocation"]["region"]["startLine"].as_u64().unwrap())
+        .collect();
+    assert_eq!(lines, [5, 5, 8]);
 }
 
 /// What the level would let in, and what is left to be done by hand.
