@@ -456,6 +456,15 @@ async fn names_and_subresources_count() {
     server.made(BINDINGS, binding("ann", "Role", "one", "User", "ann")).await;
     let ann = User::new("ann", []);
     let secrets = "/api/v1/namespaces/d/secrets";
+    let updates = role("updates", &["update", "deletecollection"], &[""], &["services", "secrets"]);
+    server.made(ROLES, updates).await;
+    server.made(BINDINGS, binding("ann-updates", "Role", "updates", "User", "ann")).await;
+    let service = json!({"metadata": {"name": "w"}, "spec": {"ports": [{"port": 80}]}});
+    assert_eq!(
+        server.refused(&ann, "PUT", "/api/v1/namespaces/d/services/w", service).await,
+        r#"services "w" is forbidden: User "ann" cannot create resource "services" in API group "" in the namespace "d""#,
+        "an update that makes needs both verbs"
+    );
     let table = [
         ("GET", format!("{secrets}/s"), 200),
         ("GET", format!("{secrets}/t"), 403),

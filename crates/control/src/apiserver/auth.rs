@@ -81,10 +81,9 @@ pub fn is_public(path: &str) -> bool {
     matches!(path, "/healthz" | "/livez" | "/readyz" | "/version")
 }
 
-/// The name and the node that a list, a watch or a deletion of many selects by fields; "" for none.
+/// The name and the node that a list or a watch selects by fields; "" for none.
 fn selected(route: &Route, query: &Query) -> (String, String) {
-    let many = matches!(route.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
-    if !many || query.find("fieldSelector").is_none() {
+    if !matches!(route.verb, Verb::List | Verb::Watch) || query.find("fieldSelector").is_none() {
         return (String::new(), String::new());
     }
     // One that cannot be read selects nothing here, and is refused when it is used.
@@ -127,17 +126,25 @@ impl ApiServer {
         self.authorizer.authorize(user, &Question { request, selected_node: "" })
     }
 
+    /// Whether `user` may also create what `route` names: an update of what is not there makes it.
+    ///
+    /// # Errors
+    /// Forbidden, in upstream's words.
+    pub(super) fn authorize_create(&self, user: &User, route: &Route) -> Result<(), ApiError> {
+        let target = resource_target(route.resource, route.subresource_name(), &route.namespace, &route.name);
+        let request = Request { verb: "create", target };
+        self.authorizer.authorize(user, &Question { request, selected_node: "" }).map(drop)
+    }
+
     /// A stream that a GET opens (WebSocket) is as good as one that a POST opens, and needs the verb `create` too.
     ///
     /// # Errors
     /// Forbidden, in upstream's words.
     pub(super) fn authorize_stream(&self, user: &User, route: &Route) -> Result<(), ApiError> {
-        if route.verb == Verb::Create {
-            return Ok(());
+        match route.verb {
+            Verb::Create => Ok(()),
+            _ => self.authorize_create(user, route),
         }
-        let target = resource_target(route.resource, route.subresource_name(), &route.namespace, &route.name);
-        let request = Request { verb: "create", target };
-        self.authorizer.authorize(user, &Question { request, selected_node: "" }).map(drop)
     }
 }
 

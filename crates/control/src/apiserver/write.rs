@@ -373,6 +373,7 @@ impl ApiServer {
         }
         let there = self.store.get(&key(route.resource, &route.namespace, &route.name)).is_some();
         if !there && route.subresource.is_none() && strategy::creates_on_update(stored(route.resource)) {
+            self.authorize_create(&context.user, route)?;
             if let Some(meta) = object["metadata"].as_object_mut() {
                 meta.remove("resourceVersion");
             }
