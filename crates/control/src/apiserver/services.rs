@@ -64,12 +64,12 @@ pub struct AllocatorError {
 #[derive(Debug, Default)]
 struct Taken {
     addresses: HashSet<u32>,
-    /// Node ports by protocol: TCP and UDP may share a number.
-    ports: HashSet<(String, u16)>,
+    /// Node ports: a number is one Service's for all protocols.
+    ports: HashSet<u16>,
 }
 
 impl Taken {
-    fn free(&mut self, addresses: &[u32], ports: &[(String, u16)]) {
+    fn free(&mut self, addresses: &[u32], ports: &[u16]) {
         self.addresses.retain(|address| !addresses.contains(address));
         self.ports.retain(|port| !ports.contains(port));
     }
@@ -94,10 +94,10 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
 pub struct Reserved {
     taken: Option<Arc<Mutex<Taken>>>,
     addresses: Vec<u32>,
-    ports: Vec<(String, u16)>,
+    ports: Vec<u16>,
     /// What the old object had and the new one has not, to be given back when this is kept.
     freed_addresses: Vec<u32>,
-    freed_ports: Vec<(String, u16)>,
+    freed_ports: Vec<u16>,
 }
 
 impl Reserved {
@@ -138,6 +138,12 @@ pub fn carry_over(resource: &Resource, new: &mut Value, old: &Value) {
             new["spec"][field] = old["spec"][field].clone();
         }
     }
+    if wants_health_check(new)
+        && wants_health_check(old)
+        && node_port(&new["spec"]["healthCheckNodePort"]).is_none()
+    {
+        new["spec"]["healthCheckNodePort"] = old["spec"]["healthCheckNodePort"].clone();
+    }
     if !wants_ports(new) || !wants_ports(old) {
         return;
     }
@@ -171,16 +177,23 @@ fn address_of(service: &Value) -> Option<u32> {
     text(service, "/spec/clusterIP").parse::<Ipv4Addr>().ok().map(u32::from)
 }
 
-fn ports_of(service: &Value) -> Vec<(String, u16)> {
-    service["spec"]["ports"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|port| {
-            let number = port["nodePort"].as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?;
-            Some((text(port, "/protocol").to_owned(), number))
-        })
-        .collect()
+fn node_port(value: &Value) -> Option<u16> {
+    value.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)
+}
+
+/// All node ports a Service has, that of health checks among them.
+fn ports_of(service: &Value) -> Vec<u16> {
+    let list = service["spec"]["ports"].as_array().into_iter().flatten();
+    let mut ports: Vec<u16> = list.filter_map(|port| node_port(&port["nodePort"])).collect();
+    ports.extend(node_port(&service["spec"]["healthCheckNodePort"]));
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// A balancer asks there which nodes have endpoints.
+fn wants_health_check(service: &Value) -> bool {
+    text(service, "/spec/type") == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local"
 }
 
 impl Allocator {
@@ -328,76 +341,146 @@ impl Allocator {
     fn settle_ports(
         &self,
         service: &mut Value,
-        had: &[(String, u16)],
+        had: &[u16],
         taken: &mut Taken,
         reserved: &mut Reserved,
         errors: &mut ErrorList,
     ) {
-        if !wants_ports(service) || service["spec"]["allocateLoadBalancerNodePorts"] == false {
+        let list = service["spec"]["ports"].take();
+        if wants_ports(service) {
+            let allocate = service["spec"]["allocateLoadBalancerNodePorts"] != false;
+            service["spec"]["ports"] = self.settle_list(list, allocate, had, taken, reserved, errors);
+        } else {
+            let mut list = list;
             // Ports that the Service had as another type; ones it was never given are validation's to refuse.
-            for port in
-                service["spec"]["ports"].as_array_mut().into_iter().flatten().filter(|_| !had.is_empty())
-            {
+            for port in list.as_array_mut().into_iter().flatten().filter(|_| !had.is_empty()) {
                 if let Some(port) = port.as_object_mut() {
                     port.remove("nodePort");
                 }
             }
-            return;
+            service["spec"]["ports"] = list;
         }
-        let mut own: HashSet<(String, u16)> = HashSet::new();
-        let mut list = service["spec"]["ports"].take();
-        for (at, port) in list.as_array_mut().into_iter().flatten().enumerate() {
-            let path = Path::new("spec").child("ports").index(at).child("nodePort");
-            let protocol = text(port, "/protocol").to_owned();
-            match port["nodePort"].as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0) {
-                Some(number) => {
-                    let key = (protocol, number);
-                    if had.contains(&key) || own.contains(&key) {
-                        own.insert(key);
-                        continue;
-                    }
-                    let why = if !self.node_ports.contains(&number) {
-                        Some(format!(
-                            "provided port is not in the valid range. The range of valid ports is {}-{}",
-                            self.node_ports.start(),
-                            self.node_ports.end()
-                        ))
-                    } else if taken.ports.contains(&key) {
-                        Some("provided port is already allocated".to_owned())
-                    } else {
-                        None
-                    };
-                    if let Some(why) = why {
-                        errors.push(Error::invalid(&path, number, why));
-                        continue;
-                    }
-                    taken.ports.insert(key.clone());
-                    reserved.ports.push(key.clone());
-                    own.insert(key);
-                }
-                None => match self.free_port(taken, &protocol) {
-                    Some(number) => {
-                        let key = (protocol, number);
-                        taken.ports.insert(key.clone());
-                        reserved.ports.push(key);
-                        port["nodePort"] = number.into();
-                    }
-                    None => {
-                        errors.push(Error::internal(&path, "failed to allocate a nodePort: range is full"))
-                    }
-                },
-            }
+        if service["spec"]["ports"].is_null()
+            && let Some(spec) = service["spec"].as_object_mut()
+        {
+            spec.remove("ports");
         }
-        service["spec"]["ports"] = list;
+        self.settle_health_check(service, had, taken, reserved, errors);
     }
 
-    fn free_port(&self, taken: &Taken, protocol: &str) -> Option<u16> {
-        let (first, last) = (*self.node_ports.start(), *self.node_ports.end());
-        let count = u32::from(last - first) + 1;
-        let start = u32::from_le_bytes(random::bytes()) % count;
-        (0..count)
-            .map(|at| first + u16::try_from((start + at) % count).unwrap_or(0))
-            .find(|number| !taken.ports.contains(&(protocol.to_owned(), *number)))
+    /// Ports of one number share a node port, whatever their protocols (`initNodePorts`).
+    fn settle_list(
+        &self,
+        mut list: Value,
+        allocate: bool,
+        had: &[u16],
+        taken: &mut Taken,
+        reserved: &mut Reserved,
+        errors: &mut ErrorList,
+    ) -> Value {
+        let mut of_port: HashMap<i64, u16> = HashMap::new();
+        for port in list.as_array().into_iter().flatten() {
+            if let (Some(number), Some(asked)) = (port["port"].as_i64(), node_port(&port["nodePort"])) {
+                of_port.entry(number).or_insert(asked);
+            }
+        }
+        for (at, port) in list.as_array_mut().into_iter().flatten().enumerate() {
+            let path = Path::new("spec").child("ports").index(at).child("nodePort");
+            let number = port["port"].as_i64().unwrap_or(0);
+            match node_port(&port["nodePort"]) {
+                Some(asked) => {
+                    if !had.contains(&asked)
+                        && !reserved.ports.contains(&asked)
+                        && let Err(why) = self.take_port(asked, taken, reserved)
+                    {
+                        errors.push(Error::invalid(&path, asked, why));
+                    }
+                }
+                None if !allocate => {}
+                None => {
+                    let shared = of_port.get(&number).copied();
+                    let Some(given) = shared.or_else(|| self.free_port(taken)) else {
+                        errors.push(Error::internal(&path, "failed to allocate a nodePort: range is full"));
+                        continue;
+                    };
+                    if shared.is_none() {
+                        taken.ports.insert(given);
+                        reserved.ports.push(given);
+                        of_port.insert(number, given);
+                    }
+                    port["nodePort"] = given.into();
+                }
+            }
+        }
+        list
+    }
+
+    fn settle_health_check(
+        &self,
+        service: &mut Value,
+        had: &[u16],
+        taken: &mut Taken,
+        reserved: &mut Reserved,
+        errors: &mut ErrorList,
+    ) {
+        let asked = node_port(&service["spec"]["healthCheckNodePort"]);
+        let path = Path::new("spec").child("healthCheckNodePort");
+        match asked {
+            _ if !wants_health_check(service) => {
+                // One that the Service had under another policy; one it was never given is validation's to refuse.
+                if asked.is_some_and(|asked| had.contains(&asked))
+                    && let Some(spec) = service["spec"].as_object_mut()
+                {
+                    spec.remove("healthCheckNodePort");
+                }
+            }
+            Some(asked) => {
+                if !had.contains(&asked)
+                    && let Err(why) = self.take_port(asked, taken, reserved)
+                {
+                    let why = format!("failed to allocate requested HealthCheck NodePort {asked}: {why}");
+                    errors.push(Error::internal(&path, &why));
+                }
+            }
+            None => match self.free_port(taken) {
+                Some(given) => {
+                    taken.ports.insert(given);
+                    reserved.ports.push(given);
+                    service["spec"]["healthCheckNodePort"] = given.into();
+                }
+                None => errors
+                    .push(Error::internal(&path, "failed to allocate a HealthCheck NodePort: range is full")),
+            },
+        }
+    }
+
+    fn take_port(&self, asked: u16, taken: &mut Taken, reserved: &mut Reserved) -> Result<(), String> {
+        if !self.node_ports.contains(&asked) {
+            let (first, last) = (self.node_ports.start(), self.node_ports.end());
+            return Err(format!(
+                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            ));
+        }
+        if !taken.ports.insert(asked) {
+            return Err("provided port is already allocated".to_owned());
+        }
+        reserved.ports.push(asked);
+        Ok(())
+    }
+
+    /// A random port from the upper part of the range first, as upstream, so that fixed ones are best taken below.
+    fn free_port(&self, taken: &Taken) -> Option<u16> {
+        let (first, last) = (u32::from(*self.node_ports.start()), u32::from(*self.node_ports.end()));
+        let size = last - first + 1;
+        let reserved = if size < 16 { 0 } else { (size / 32).clamp(16, 128).min(size) };
+        let find = |from: u32, to: u32| {
+            let count = to.checked_sub(from).filter(|count| *count > 0)?;
+            let start = u32::from_le_bytes(random::bytes()) % count;
+            (0..count)
+                .filter_map(|at| u16::try_from(from + (start + at) % count).ok())
+                .find(|number| !taken.ports.contains(number))
+        };
+        find(first + reserved, last + 1).or_else(|| find(first, first + reserved))
     }
 }
 
@@ -477,5 +560,57 @@ mod tests {
         all.on_update(services(), &mut back, &new).unwrap().keep();
         assert!(ports_of(&back).is_empty());
         assert!(!lock(&all.taken).ports.contains(&port[0]));
+    }
+
+    #[test]
+    fn a_node_port_is_one_services_for_all_protocols_and_one_ports_in_both() {
+        let all = allocator();
+        let dns = |node_port: u16| json!([{"port": 53, "protocol": "UDP", "nodePort": node_port}, {"port": 53, "protocol": "TCP"}]);
+        let mut new = service(json!({"type": "NodePort", "ports": dns(30001)}));
+        all.on_create(services(), &mut new).unwrap().keep();
+        assert_eq!(new["spec"]["ports"][1]["nodePort"], 30001);
+        let other = json!([{"port": 80, "protocol": "SCTP", "nodePort": 30001}]);
+        let error =
+            all.on_create(services(), &mut service(json!({"type": "NodePort", "ports": other}))).unwrap_err();
+        assert!(error.message.contains("provided port is already allocated"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_load_balancer_has_node_ports_unless_it_wants_none_and_a_health_check_under_local() {
+        let all = allocator();
+        let ports = json!([{"port": 80, "protocol": "TCP"}]);
+        let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": ports});
+        let mut new = service(local);
+        all.on_create(services(), &mut new).unwrap().keep();
+        assert_eq!(ports_of(&new).len(), 2, "{new}");
+        let mut bare = new.clone();
+        bare["spec"]["healthCheckNodePort"] = Value::Null;
+        carry_over(services(), &mut bare, &new);
+        assert_eq!(ports_of(&bare), ports_of(&new));
+        let mut cluster = new.clone();
+        cluster["spec"]["externalTrafficPolicy"] = "Cluster".into();
+        all.on_update(services(), &mut cluster, &new).unwrap().keep();
+        assert!(cluster["spec"].get("healthCheckNodePort").is_none(), "{cluster}");
+        assert_eq!(lock(&all.taken).ports.len(), 1);
+        let none = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": ports});
+        let mut none = service(none);
+        all.on_create(services(), &mut none).unwrap().keep();
+        assert!(ports_of(&none).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_kept_is_given_back_and_what_is_stored_is_taken() {
+        let all = allocator();
+        let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]});
+        // As a dry run does.
+        drop(all.on_create(services(), &mut service(spec.clone())).unwrap());
+        let mut old = service(spec);
+        all.on_create(services(), &mut old).unwrap().keep();
+        let mut external = old.clone();
+        external["spec"]["type"] = "ExternalName".into();
+        all.on_update(services(), &mut external, &old).unwrap().keep();
+        let taken = lock(&all.taken);
+        assert!(taken.addresses.is_empty() && taken.ports.is_empty(), "{taken:?}");
+        assert!(external["spec"].get("clusterIP").is_none());
     }
 }

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -82,12 +82,14 @@ struct World {
     deployments: Cache<Deployment>,
     services: Cache<Service>,
     endpoint_slices: Cache<EndpointSlice>,
+    endpoints: Cache<Endpoints>,
     namespaces: Cache<Namespace>,
     service_accounts: Cache<ServiceAccount>,
     config_maps: Cache<ConfigMap>,
     nodes: Cache<Node>,
     cluster_roles: Cache<ClusterRole>,
     graph: Mutex<Graph>,
+    triggers: Mutex<endpoints::Triggers>,
 
     deployment_queue: Arc<Queue<Key>>,
     replica_set_queue: Arc<Queue<Key>>,
@@ -113,12 +115,14 @@ pub async fn run(client: Client, root_ca: String) {
         deployments: Cache::new(),
         services: Cache::new(),
         endpoint_slices: Cache::new(),
+        endpoints: Cache::new(),
         namespaces: Cache::new(),
         service_accounts: Cache::new(),
         config_maps: Cache::new(),
         nodes: Cache::new(),
         cluster_roles: Cache::new(),
         graph: Mutex::new(Graph::default()),
+        triggers: Mutex::default(),
         deployment_queue: Queue::new(),
         replica_set_queue: Queue::new(),
         endpoints_queue: Queue::new(),
@@ -176,6 +180,10 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
 impl World {
     fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn triggers(&self) -> std::sync::MutexGuard<'_, endpoints::Triggers> {
+        self.triggers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// An object came by, from a watch or as the answer to a write.
@@ -333,6 +341,20 @@ impl Tracked for EndpointSlice {
             if let Some(service) = endpoints::service_of(slice) {
                 world.endpoints_queue.add((key_of(&slice.metadata).0, service.to_string()));
             }
+        }
+    }
+}
+
+impl Tracked for Endpoints {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<Endpoints> {
+        &world.endpoints
+    }
+
+    fn changed(world: &World, change: &Change<Endpoints>) {
+        for endpoints in [&change.old, &change.new].into_iter().flatten() {
+            world.endpoints_queue.add(key_of(&endpoints.metadata));
         }
     }
 }

@@ -1,4 +1,5 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -198,12 +199,80 @@ async fn endpoint_slices_follow_the_readiness_of_pods() {
         (ready().await == [("quick".to_string(), true), ("slow".to_string(), false)]).then_some(())
     })
     .await;
+    let legacy = cluster.api::<Endpoints>();
+    let known = async || {
+        let endpoints = legacy.get_opt("web").await.unwrap()?;
+        let [subset] = &endpoints.subsets?[..] else { return None };
+        let count = |list: &Option<Vec<_>>| list.as_ref().map_or(0, Vec::len);
+        Some((count(&subset.addresses), count(&subset.not_ready_addresses), subset.ports.clone()?[0].port))
+    };
+    eventually("Endpoints too", async || (known().await == Some((1, 1, 8080))).then_some(())).await;
+    let slice = slices
+        .list(&ListParams::default().labels("kubernetes.io/service-name=web"))
+        .await
+        .unwrap()
+        .items
+        .remove(0);
+    assert!(slice.name_any().starts_with("web-"));
     cluster.delete::<Pod>("quick", DeleteParams::default()).await;
     eventually("the other alone", async || (ready().await == [("slow".to_string(), false)]).then_some(()))
         .await;
     cluster.delete::<Service>("web", DeleteParams::default()).await;
     eventually("no slice", async || {
-        slices.list(&ListParams::default()).await.unwrap().items.is_empty().then_some(())
+        let none = slices.list(&ListParams::default()).await.unwrap().items.is_empty();
+        (none && legacy.get_opt("web").await.unwrap().is_none()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_written_by_hand_are_mirrored_and_slices_by_hand_left_alone() {
+    let cluster = Cluster::start(&[]).await;
+    let slices = cluster.api::<EndpointSlice>();
+    let mirrored = async || {
+        let managed = "endpointslice.kubernetes.io/managed-by=endpointslicemirroring-controller.k8s.io";
+        let slices = slices.list(&ListParams::default().labels(managed)).await.unwrap().items;
+        let mut seen: Vec<(String, bool)> = slices
+            .into_iter()
+            .flat_map(|slice| slice.endpoints)
+            .map(|e| (e.addresses[0].clone(), e.conditions.unwrap().ready.unwrap()))
+            .collect();
+        seen.sort();
+        seen
+    };
+    // Written before the Service: they wait for it.
+    let endpoints = json!({ "metadata": { "name": "db" }, "subsets": [
+        { "addresses": [{ "ip": "192.0.2.1" }], "notReadyAddresses": [{ "ip": "192.0.2.2" }], "ports": [{ "port": 5432 }] }] });
+    cluster.create::<Endpoints>(endpoints).await;
+    let by_hand = json!({ "metadata": { "name": "db-own", "labels": { "kubernetes.io/service-name": "db" } },
+        "addressType": "IPv4", "ports": [{ "port": 5432 }], "endpoints": [{ "addresses": ["192.0.2.9"] }] });
+    cluster.create::<EndpointSlice>(by_hand).await;
+    cluster
+        .create::<Service>(json!({ "metadata": { "name": "db" }, "spec": { "ports": [{ "port": 5432 }] } }))
+        .await;
+    let both = [("192.0.2.1".to_string(), true), ("192.0.2.2".to_string(), false)];
+    eventually("mirrored", async || (mirrored().await == both).then_some(())).await;
+    cluster
+        .patch::<Endpoints>(
+            "db",
+            json!({ "subsets": [{ "addresses": [{ "ip": "192.0.2.3" }], "ports": [{ "port": 5432 }] }] }),
+        )
+        .await;
+    eventually("mirrored anew", async || {
+        (mirrored().await == [("192.0.2.3".to_string(), true)]).then_some(())
+    })
+    .await;
+    cluster
+        .patch::<Endpoints>(
+            "db",
+            json!({ "metadata": { "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } } }),
+        )
+        .await;
+    eventually("not mirrored", async || mirrored().await.is_empty().then_some(())).await;
+    assert_eq!(slices.get("db-own").await.unwrap().endpoints.len(), 1);
+    cluster.delete::<Service>("db", DeleteParams::default()).await;
+    eventually("Endpoints go with their Service", async || {
+        cluster.api::<Endpoints>().get_opt("db").await.unwrap().is_none().then_some(())
     })
     .await;
 }

@@ -1,33 +1,84 @@
-//! Carries connections from the machine's 127.0.0.1 to the ports that pods (hostPort) and services (nodePort) declare, so
-//! that `curl localhost:30123` works as it would on a node.
+//! Carries what comes to the machine's 127.0.0.1 to the ports that pods (hostPort) and services (nodePort) declare, TCP
+//! and UDP, so that `curl localhost:30123` works as it would on a node. (SCTP needs no carrier: few machines have sockets
+//! for it.)
 //!
 //! Sockets belong to the network namespace they were made in: listening ones are made here, in the machine's; a thread
-//! that lives in the fabric's namespace accepts on them and connects to the nodes.
+//! that lives in the fabric's namespace serves them and connects to the nodes.
+
+mod declared;
+mod udp;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    collections::{BTreeSet, HashMap},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex},
 };
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use kube::{
     Api,
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use tokio::{net::TcpStream, sync::mpsc};
 
+use self::declared::{Protocol, declared};
 use super::layout::{Cluster, Layout};
 
 /// The nodes that answer on a port; the listener goes round them.
-type Backends = Arc<Mutex<Vec<Ipv4Addr>>>;
+#[derive(Clone, Default)]
+struct Backends(Arc<Mutex<Turn>>);
+
+#[derive(Default)]
+struct Turn {
+    nodes: Vec<Ipv4Addr>,
+    next: usize,
+}
+
+impl Backends {
+    fn set(&self, nodes: Vec<Ipv4Addr>) {
+        self.lock().nodes = nodes;
+    }
+
+    fn next(&self) -> Option<Ipv4Addr> {
+        let mut turn = self.lock();
+        turn.next = turn.next.wrapping_add(1);
+        let count = turn.nodes.len();
+        (count > 0).then(|| turn.nodes[turn.next % count])
+    }
+
+    fn have(&self, node: Ipv4Addr) -> bool {
+        self.lock().nodes.contains(&node)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Turn> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    fn bind(protocol: Protocol, port: u16) -> std::io::Result<Socket> {
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        match protocol {
+            Protocol::Tcp => TcpListener::bind(address).map(Socket::Tcp),
+            Protocol::Udp => UdpSocket::bind(address).map(Socket::Udp),
+        }
+    }
+}
 
 /// A listening socket, to be served in the fabric's namespace.
 struct Serve {
-    listener: TcpListener,
+    socket: Socket,
     port: u16,
     backends: Backends,
     /// Dropped when the port is not declared any more.
@@ -60,8 +111,12 @@ fn serve_in(fabric: BorrowedFd<'_>, mut requests: mpsc::Receiver<Serve>) -> Resu
     runtime.block_on(async {
         while let Some(request) = requests.recv().await {
             tokio::spawn(async move {
-                let port = request.port;
-                if let Err(error) = accept(request).await {
+                let Serve { socket, port, backends, until } = request;
+                let served = match socket {
+                    Socket::Tcp(listener) => accept(listener, port, backends, until).await,
+                    Socket::Udp(socket) => udp::carry(socket, port, backends, until).await,
+                };
+                if let Err(error) = served {
                     eprintln!("port {port} on 127.0.0.1: {error:#}");
                 }
             });
@@ -70,21 +125,20 @@ fn serve_in(fabric: BorrowedFd<'_>, mut requests: mpsc::Receiver<Serve>) -> Resu
     Ok(())
 }
 
-async fn accept(request: Serve) -> Result<()> {
-    let Serve { listener, port, backends, mut until } = request;
+async fn accept(
+    listener: TcpListener,
+    port: u16,
+    backends: Backends,
+    mut until: tokio::sync::oneshot::Receiver<()>,
+) -> Result<()> {
     listener.set_nonblocking(true).context("set non-blocking")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("listen")?;
-    let mut turn = 0usize;
     loop {
         let (mut client, _) = tokio::select! {
             accepted = listener.accept() => accepted.context("accept")?,
             _ = &mut until => return Ok(()),
         };
-        let node = {
-            let backends = backends.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            turn = turn.wrapping_add(1);
-            if backends.is_empty() { None } else { Some(backends[turn % backends.len()]) }
-        };
+        let node = backends.next();
         tokio::spawn(async move {
             // No backend, or one that refuses: the client's connection is closed, as it would be there.
             let Some(node) = node else { return };
@@ -99,17 +153,22 @@ async fn accept(request: Serve) -> Result<()> {
 async fn follow(client: kube::Client, cluster: Cluster, serve: mpsc::Sender<Serve>) {
     let (pods, pods_writer) = reflector::store();
     let (services, services_writer) = reflector::store();
+    let (slices, slices_writer) = reflector::store();
     let pod_events = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .reflect(pods_writer)
         .map_ok(|_| ());
-    let service_events = watcher(Api::<Service>::all(client), watcher::Config::default())
+    let service_events = watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .reflect(services_writer)
         .map_ok(|_| ());
-    let mut events = stream::select(pod_events.boxed(), service_events.boxed());
-    let mut open: HashMap<u16, (Backends, tokio::sync::oneshot::Sender<()>)> = HashMap::new();
-    let mut refused: BTreeSet<u16> = BTreeSet::new();
+    let slice_events = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default())
+        .default_backoff()
+        .reflect(slices_writer)
+        .map_ok(|_| ());
+    let mut events = stream::select_all([pod_events.boxed(), service_events.boxed(), slice_events.boxed()]);
+    let mut open: HashMap<(Protocol, u16), (Backends, tokio::sync::oneshot::Sender<()>)> = HashMap::new();
+    let mut refused: BTreeSet<(Protocol, u16)> = BTreeSet::new();
     while let Some(event) = events.next().await {
         if event.is_err() {
             continue; // the watcher tries again by itself
@@ -118,75 +177,36 @@ async fn follow(client: kube::Client, cluster: Cluster, serve: mpsc::Sender<Serv
             &cluster,
             pods.state().iter().map(AsRef::as_ref),
             services.state().iter().map(AsRef::as_ref),
+            slices.state().iter().map(AsRef::as_ref),
         );
         open.retain(|port, _| wanted.contains_key(port));
         refused.retain(|port| wanted.contains_key(port));
-        for (port, nodes) in wanted {
-            if let Some((backends, _)) = open.get(&port) {
-                *backends.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = nodes;
+        for (at, nodes) in wanted {
+            if let Some((backends, _)) = open.get(&at) {
+                backends.set(nodes);
                 continue;
             }
-            if refused.contains(&port) {
+            if refused.contains(&at) {
                 continue;
             }
-            match TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
-                Ok(listener) => {
-                    let backends: Backends = Arc::new(Mutex::new(nodes));
+            let (protocol, port) = at;
+            match Socket::bind(protocol, port) {
+                Ok(socket) => {
+                    let backends = Backends::default();
+                    backends.set(nodes);
                     let (keep, until) = tokio::sync::oneshot::channel();
-                    let request = Serve { listener, port, backends: backends.clone(), until };
+                    let request = Serve { socket, port, backends: backends.clone(), until };
                     if serve.send(request).await.is_err() {
                         return; // the fabric thread has said why it ended
                     }
-                    open.insert(port, (backends, keep));
+                    open.insert(at, (backends, keep));
                 }
                 Err(error) => {
                     // Said once: somebody else on this machine has the port; the nodes themselves still answer.
-                    eprintln!("port {port} on 127.0.0.1: {error}");
-                    refused.insert(port);
+                    eprintln!("{} port {port} on 127.0.0.1: {error}", protocol.name());
+                    refused.insert(at);
                 }
             }
         }
     }
-}
-
-/// The TCP ports declared by running pods and by services, with the nodes that answer on each.
-fn declared<'a>(
-    cluster: &Cluster,
-    pods: impl Iterator<Item = &'a Pod>,
-    services: impl Iterator<Item = &'a Service>,
-) -> BTreeMap<u16, Vec<Ipv4Addr>> {
-    let is_tcp = |protocol: &Option<String>| protocol.as_deref().unwrap_or("TCP") == "TCP";
-    let mut ports: BTreeMap<u16, BTreeSet<Ipv4Addr>> = BTreeMap::new();
-    for pod in pods {
-        let status = pod.status.as_ref();
-        let ended = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
-        let Some(host) = status.and_then(|status| status.host_ip.as_ref()?.parse().ok()).filter(|_| !ended)
-        else {
-            continue;
-        };
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        for port in containers.flat_map(|container| container.ports.iter().flatten()) {
-            if let Some(number) = port.host_port.and_then(|number| u16::try_from(number).ok())
-                && is_tcp(&port.protocol)
-            {
-                ports.entry(number).or_default().insert(host);
-            }
-        }
-    }
-    let range: Option<node::net::Ipv4Net> = cluster.node_cidr.parse().ok();
-    let nodes =
-        || (1..=cluster.nodes).filter_map(move |index| node::net::fabric::node_address(range?, index));
-    for service in services {
-        let declared = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-        for port in declared.filter(|port| is_tcp(&port.protocol)) {
-            if let Some(number) = port.node_port.and_then(|number| u16::try_from(number).ok()) {
-                ports.entry(number).or_default().extend(nodes());
-            }
-        }
-    }
-    ports
-        .into_iter()
-        .filter(|(port, _)| *port != 0)
-        .map(|(port, nodes)| (port, nodes.into_iter().collect()))
-        .collect()
 }
