@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{fs, path::PathBuf, process::Output, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Output, time::Duration};
 
 use common::{Cluster, skipped, text};
 use serde_json::Value;
@@ -193,4 +193,119 @@ fn a_pod_finds_who_it_is_and_the_api_takes_it_for_that() {
     cluster.kubectl_ok(&["delete", "pod", "robot", "--timeout=30s"]);
     let refused = pods.with_token(&token, &["auth", "whoami"]);
     assert!(!refused.status.success() && text(&refused).contains("Unauthorized"), "{}", text(&refused));
+    // The log says whose it was; the client was not told.
+    let line = audited(&cluster, "the refused token", |line| {
+        line["responseStatus"]["code"] == 401
+            && line["annotations"]["authentication.cofferdam/refused"]
+                == format!("{user}: service account token has been invalidated")
+    });
+    let id = line["annotations"]["authentication.kubernetes.io/credential-id"].as_str().unwrap_or_default();
+    assert!(id.starts_with("JTI="), "{line}");
+    assert_eq!(line["sourceIPs"][0], "127.0.0.1");
+    // The same token when it was good, by its own name.
+    audited(&cluster, "the token's use", |line| {
+        line["user"]["username"] == user
+            && line["user"]["extra"]["authentication.kubernetes.io/credential-id"][0] == id
+            && line["responseStatus"]["code"] == 201
+    });
+    if kubectl.is_some() {
+        let line = audited(&cluster, "the pod's refused list", |line| {
+            line["user"]["username"] == user && line["objectRef"]["resource"] == "secrets"
+        });
+        assert_eq!(
+            (&line["verb"], &line["responseStatus"]["reason"]),
+            (&"list".into(), &"Forbidden".into()),
+            "{line}"
+        );
+        assert_eq!(line["annotations"]["authorization.k8s.io/decision"], "forbid", "{line}");
+        assert!(
+            line["sourceIPs"][0].as_str().is_some_and(|ip| ip.starts_with("10.244.")),
+            "the pod's own: {line}"
+        );
+    }
+    audited(&cluster, "an exec's end", |line| {
+        line["objectRef"]["subresource"] == "exec" && line["stage"] == "ResponseComplete"
+    });
+}
+
+/// The first line of the audit log that is as wanted; the writer may be a moment behind.
+fn audited(cluster: &Cluster, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let path = cluster.data.join("log/audit/audit.log");
+    for _ in 0..100 {
+        let log = fs::read_to_string(&path).expect("read the audit log");
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        if let Some(line) = lines.find(|line| wanted(line)) {
+            return line;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{what} is not in {}{}", path.display(), cluster.logs());
+}
+
+#[test]
+fn somebody_else_is_made_by_a_kubeconfig_and_may_what_roles_say() {
+    if skipped("somebody_else_is_made_by_a_kubeconfig_and_may_what_roles_say", true) {
+        return;
+    }
+    let cluster = Cluster::with_images(1);
+    let file = cluster.data.join("jane.conf");
+    let path = file.to_str().expect("a path");
+    cluster.ok(&["kubeconfig", "--user", "jane", "--group", "dev", "--group", "ops", "-o", path]);
+    assert_eq!(fs::metadata(&file).expect("the kubeconfig").permissions().mode() & 0o777, 0o600);
+    let jane = |arguments: &[&str]| {
+        let mut all = vec!["--kubeconfig", path];
+        all.extend(arguments);
+        cluster.kubectl(&all)
+    };
+    let who = jane(&["auth", "whoami", "-o", "json"]);
+    let who: Value = serde_json::from_slice(&who.stdout).unwrap_or_else(|_| panic!("{}", text(&who)));
+    let who = &who["status"]["userInfo"];
+    assert_eq!(who["username"], "jane");
+    assert_eq!(who["groups"], serde_json::json!(["dev", "ops", "system:authenticated"]));
+    let refused = jane(&["get", "pods"]);
+    let words = r#"User "jane" cannot list resource "pods" in API group "" in the namespace "default""#;
+    assert!(text(&refused).contains(words), "{}", text(&refused));
+    cluster.kubectl_ok(&["create", "rolebinding", "dev", "--clusterrole=view", "--group=dev"]);
+    let mut seen = jane(&["get", "pods"]);
+    for _ in 0..50 {
+        if seen.status.success() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        seen = jane(&["get", "pods"]);
+    }
+    assert!(seen.status.success(), "{}", text(&seen));
+    let refused = jane(&["--as", "system:admin", "get", "pods"]);
+    assert!(text(&refused).contains("cannot impersonate resource"), "{}", text(&refused));
+    let line = audited(&cluster, "what let jane in", |line| {
+        line["user"]["username"] == "jane"
+            && line["responseStatus"]["code"] == 200
+            && line["objectRef"]["resource"] == "pods"
+    });
+    let reason = line["annotations"]["authorization.k8s.io/reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("RoleBinding") && reason.contains("view"), "{line}");
+
+    // The node's own socket is root's: another user of a pod that has the node's /run does not reach it, and where
+    // Pod Security is in force no pod has it.
+    cluster.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: host}, spec: {securityContext: {runAsUser: 1000}, containers: \
+         [{name: c, image: cofferdam/tool, volumeMounts: [{name: run, mountPath: /host}]}], volumes: [{name: run, hostPath: {path: /run}}]}}",
+    );
+    cluster.kubectl_ok(&["wait", "--for=condition=Ready", "pod", "host", "--timeout=30s"]);
+    let socket = Pods(&cluster).tool("host", &["write", "/host/cofferdam/control.sock", "x"]);
+    assert!(text(&socket).contains("Permission denied"), "{}", text(&socket));
+    cluster.kubectl_ok(&["create", "namespace", "strict"]);
+    cluster.kubectl_ok(&["label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted"]);
+    let pod = r#"--overrides={"spec":{"volumes":[{"name":"run","hostPath":{"path":"/run"}}]}}"#;
+    let refused = cluster.kubectl(&["-n", "strict", "run", "host", "--image=busybox", pod]);
+    assert!(
+        text(&refused).contains("violates PodSecurity \"restricted:latest\"")
+            && text(&refused).contains("hostPath"),
+        "{}",
+        text(&refused)
+    );
+    audited(&cluster, "the refused pod", |line| {
+        line["objectRef"]["namespace"] == "strict" && line["responseStatus"]["code"] == 403
+    });
+    assert!(cluster.ok(&["status"]).contains("log/audit/audit.log"));
 }

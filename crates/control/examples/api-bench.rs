@@ -34,6 +34,7 @@ async fn main() -> Outcome<()> {
         kubeconfig: fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path("kubeconfig"))?,
         tls: TcpListener::bind("127.0.0.1:0")?,
         tls_for_pods: None,
+        audit: None,
         admin: UnixListener::bind(path("run/control.sock"))?,
         nodes: Vec::new(),
         service_cidr: "10.96.0.0/16".into(),

@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kubeconfig,
         tls: TcpListener::bind("127.0.0.1:0")?,
         tls_for_pods: None,
+        audit: None,
         admin: listen("run/control.sock")?,
         nodes: vec![("node-1".into(), listen("run/nodes/node-1/control.sock")?)],
         service_cidr: "10.96.0.0/16".into(),

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod apiserver;
+pub mod audit;
 pub mod authorization;
 mod bootstrap;
 pub mod controllers;
@@ -19,7 +20,7 @@ use std::{
     fs::File,
     io::{self, Seek as _, Write as _},
     net::TcpListener,
-    os::unix::net::UnixListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
     sync::Arc,
 };
@@ -40,6 +41,8 @@ pub struct Config {
     pub tls: TcpListener,
     /// The same for nodes and pods, on an IPv4 address of their network; the Service `kubernetes` leads there.
     pub tls_for_pods: Option<TcpListener>,
+    /// A directory this process may write, for `audit.log`; None keeps no log.
+    pub audit: Option<OwnedFd>,
     /// Whoever connects as uid 0 is in `system:masters`.
     pub admin: UnixListener,
     /// Whoever connects as uid 0 is `system:node:<name>`.
@@ -101,11 +104,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .and_then(|()| kubeconfig.write_all(text.as_bytes()))
         .map_err(io("write the kubeconfig"))?;
 
+    let audit = config.audit.map(audit::Audit::open).transpose().map_err(io("open the audit log"))?;
     let settings = apiserver::Settings {
         address: address.to_string(),
         run_dir: config.run_dir,
         ranges,
         tokens: Arc::new(tokens::Tokens::open(&config.data_dir.join("pki/sa.key"))?),
+        audit: audit.unwrap_or_default(),
         pod_security: config.pod_security,
     };
     let server = apiserver::ApiServer::new(store.clone(), settings)?;

@@ -39,6 +39,7 @@ impl Server {
             run_dir: "/nonexistent".into(),
             ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
             tokens: Arc::new(control::tokens::Tokens::ephemeral().unwrap()),
+            audit: control::audit::Audit::none(),
             pod_security: Default::default(),
         };
         let server = ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap();

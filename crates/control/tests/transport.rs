@@ -226,3 +226,127 @@ fn an_exec_is_upgraded_through_to_the_agent() {
     let plain = c.curl_any(&["http://c/api/v1/namespaces/default/pods/p/exec?container=a"]);
     assert_eq!(plain["message"], "Upgrade request required");
 }
+
+/// curl over TLS with nothing but a token.
+fn with_token(c: &Control, token: &str, path: &str) -> (String, String) {
+    https(c, false, &["-H", &format!("authorization: Bearer {token}")], path)
+}
+
+#[test]
+fn a_token_says_who_asks_over_tls_and_the_log_says_who_asked() {
+    if !common::has("curl", "a_token_says_who_asks_over_tls_and_the_log_says_who_asked") {
+        return;
+    }
+    let c = Control::start();
+    let account = "http://c/api/v1/namespaces/default/serviceaccounts/robot";
+    let post = |target: &str, body: serde_json::Value| {
+        c.curl(&["-H", "content-type: application/json", "-d", &body.to_string(), target])
+    };
+    post("http://c/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "robot"}}));
+    let new = post(&format!("{account}/token"), json!({"spec": {}}));
+    let token = new["status"]["token"].as_str().unwrap();
+    let pods = "/api/v1/namespaces/default/pods";
+    let (status, body) = with_token(&c, token, pods);
+    assert_eq!(status, "403 2", "{body}");
+    assert!(
+        body.contains(r#"User \"system:serviceaccount:default:robot\" cannot list resource \"pods\""#),
+        "{body}"
+    );
+    assert_eq!(with_token(&c, token, "/openid/v1/jwks").0, "200 2", "every account may read the keys");
+    // A certificate counts before a token.
+    let header = format!("authorization: Bearer {token}");
+    assert_eq!(https(&c, true, &["-H", &header], pods).0, "200 2");
+    let (status, body) = with_token(&c, &token[..token.len() - 1], pods);
+    assert_eq!(status, "401 2", "{body}");
+    c.curl(&["-X", "DELETE", account]);
+    assert_eq!(with_token(&c, token, pods).0, "401 2");
+
+    // Each is in the log, by who asked and what became of it.
+    let path = c.path("audit/audit.log");
+    let find = |what: &str, wanted: &dyn Fn(&serde_json::Value) -> bool| {
+        for _ in 0..100 {
+            let log = std::fs::read_to_string(&path).unwrap();
+            let mut lines =
+                log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            if let Some(line) = lines.find(|line| wanted(line)) {
+                return line;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{what} is not in the log: {}", std::fs::read_to_string(&path).unwrap());
+    };
+    let of = |code: u16| {
+        move |line: &serde_json::Value| {
+            line["responseStatus"]["code"] == code && line["sourceIPs"][0] == "127.0.0.1"
+        }
+    };
+    let forbidden = find("the refused list", &of(403));
+    assert_eq!(forbidden["user"]["username"], "system:serviceaccount:default:robot");
+    assert_eq!((&forbidden["verb"], &forbidden["objectRef"]["resource"]), (&json!("list"), &json!("pods")));
+    assert_eq!(forbidden["annotations"]["authorization.k8s.io/decision"], "forbid");
+    let said = |why: &'static str| {
+        move |line: &serde_json::Value| line["annotations"]["authentication.cofferdam/refused"] == why
+    };
+    assert_eq!(find("the spoilt token", &said("invalid bearer token"))["responseStatus"]["code"], 401);
+    find("the orphan", &said(r#"system:serviceaccount:default:robot: serviceaccounts "robot" not found"#));
+    let issued = find("the token's making", &|line| line["objectRef"]["subresource"] == "token");
+    let id = &issued["annotations"]["authentication.kubernetes.io/issued-credential-id"];
+    assert_eq!(*id, forbidden["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]);
+    assert!(!std::fs::read_to_string(&path).unwrap().contains(token), "a token is not in the log");
+}
+
+/// Another client's certificate, and one that is none of a client's.
+#[test]
+fn only_a_clients_certificate_of_this_authority_that_is_in_time_names_anybody() {
+    let name = "only_a_clients_certificate_of_this_authority_that_is_in_time_names_anybody";
+    if !common::has("curl", name) {
+        return;
+    }
+    let c = Control::start();
+    let open = |dir: std::path::PathBuf| control::pki::Pki::open(&dir).unwrap();
+    let own = open(c.path("control/pki"));
+    let foreign = open(c.path("foreign"));
+    let groups = ["system:masters".to_owned()];
+    let ask = |client: control::pki::Client| {
+        // `https` puts the administrator's in these places.
+        https(&c, true, &[], "/readyz");
+        std::fs::write(c.path("other.pem"), client.certificate).unwrap();
+        std::fs::write(c.path("other.key"), client.key).unwrap();
+        let kubeconfig: serde_json::Value =
+            serde_yaml::from_str(&std::fs::read_to_string(c.path("kubeconfig")).unwrap()).unwrap();
+        let server = kubeconfig["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned();
+        let out = Command::new("curl")
+            .args(["-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"])
+            .arg(c.path("ca.pem"))
+            .arg("--cert")
+            .arg(c.path("other.pem"))
+            .arg("--key")
+            .arg(c.path("other.key"))
+            .arg(format!("{server}/api/v1/namespaces/default/pods"))
+            .output()
+            .unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert_eq!(ask(own.client("jane", &groups, 1).unwrap()), "200");
+    // These do not even end the handshake.
+    assert_eq!(ask(foreign.client("jane", &groups, 1).unwrap()), "000", "another authority's");
+    assert_eq!(ask(own.client("jane", &groups, 0).unwrap()), "000", "expired when the day began");
+    let mut authority = rcgen::CertificateParams::default();
+    authority.distinguished_name = rcgen::DistinguishedName::new();
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "cofferdam");
+    let key = std::fs::read_to_string(c.path("control/pki/ca.key")).unwrap();
+    let issuer = rcgen::Issuer::new(authority, rcgen::KeyPair::from_pem(&key).unwrap());
+    let usage = |purpose| {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.extended_key_usages = vec![purpose];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.signed_by(&key, &issuer).unwrap().pem();
+        ask(control::pki::Client { certificate, key: key.serialize_pem() })
+    };
+    assert_eq!(
+        usage(rcgen::ExtendedKeyUsagePurpose::ClientAuth),
+        "403",
+        "the same way, and somebody without rights"
+    );
+    assert_eq!(usage(rcgen::ExtendedKeyUsagePurpose::ServerAuth), "000", "a server's");
+}

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod foreground;
 mod get;
 mod images;
+mod kubeconfig;
 pub mod logs;
 pub mod manifests;
 mod netpol;
@@ -88,8 +89,8 @@ enum Command {
         #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
         output: String,
     },
-    /// Print the path of the cluster's kubeconfig.
-    Kubeconfig,
+    /// Print the path of the cluster's kubeconfig, or make one for another user.
+    Kubeconfig(kubeconfig::KubeconfigArgs),
     /// The images that the nodes have.
     Image {
         #[command(subcommand)]
@@ -252,9 +253,8 @@ pub fn run(cli: Cli) -> Result<i32> {
             Ok(0)
         }
         Command::Why(args) => why::run(&layout, &args),
-        Command::Kubeconfig => {
-            layout.read()?;
-            println!("{}", layout.kubeconfig().display());
+        Command::Kubeconfig(args) => {
+            kubeconfig::run(&layout, &args)?;
             Ok(0)
         }
         Command::Completions { shell } => {

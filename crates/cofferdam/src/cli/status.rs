@@ -84,6 +84,7 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
             .collect();
         let report = json!({
             "id": cluster.id, "dataDir": layout.data(), "api": format!("https://127.0.0.1:{}", cluster.port),
+            "auditLog": layout.audit_log(),
             "supervisorPID": pid(Role::Supervisor, None), "controlPID": pid(Role::Control, None),
             "nodes": nodes, "whole": whole,
         });
@@ -93,6 +94,7 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
     let show = |pid: Option<i32>| pid.map_or_else(|| "not running".to_owned(), |pid| pid.to_string());
     writeln!(out, "cluster {} in {}", cluster.id, layout.data().display())?;
     writeln!(out, "  API         https://127.0.0.1:{}", cluster.port)?;
+    writeln!(out, "  audit log   {}", layout.audit_log().display())?;
     writeln!(out, "  supervisor  {}", show(pid(Role::Supervisor, None)))?;
     writeln!(out, "  control     {}", show(pid(Role::Control, None)))?;
     if let Err(error) = &objects {

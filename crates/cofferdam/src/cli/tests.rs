@@ -26,6 +26,7 @@ impl Cluster {
             run_dir: "/nonexistent".into(),
             ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
             tokens: Arc::new(control::tokens::Tokens::ephemeral().expect("a key")),
+            audit: control::audit::Audit::none(),
             pod_security: Default::default(),
         };
         let server = ApiServer::new(Store::open(Volatile).expect("a store"), settings).expect("a server");

@@ -148,6 +148,14 @@ impl Layout {
         self.data.join("log").join(format!("{part}.log"))
     }
 
+    /// Where the control process writes its audit log, and nobody else anything.
+    pub fn audit(&self) -> PathBuf {
+        self.data.join("log").join("audit")
+    }
+    pub fn audit_log(&self) -> PathBuf {
+        self.audit().join("audit.log")
+    }
+
     /// Reads the cluster, or says that there is none here.
     pub fn read(&self) -> Result<Cluster> {
         match self.read_if_any()? {

@@ -28,6 +28,9 @@ pub fn control(layout: &Layout) -> Result<()> {
         .open(layout.kubeconfig())
         .with_context(|| format!("open {}", layout.kubeconfig().display()))?;
     kubeconfig.set_permissions(fs::Permissions::from_mode(0o600)).context("chmod 0600 the kubeconfig")?;
+    // Its directory lies where this process may not walk.
+    let audit =
+        fs::File::open(layout.audit()).with_context(|| format!("open {}", layout.audit().display()))?;
     let pod_security = pod_security(&layout.pod_security())?;
 
     drop_privileges().context("give up root")?;
@@ -40,6 +43,7 @@ pub fn control(layout: &Layout) -> Result<()> {
         kubeconfig,
         tls,
         tls_for_pods: Some(tls_for_pods),
+        audit: Some(audit.into()),
         admin,
         nodes,
         service_cidr: cluster.service_cidr.clone(),

@@ -111,8 +111,10 @@ fn prepare(layout: &Layout, cluster: &Cluster) -> Result<()> {
     make_dir(&layout.run(), 0o755)?;
     make_dir(&layout.images(), 0o700)?;
     make_dir(&layout.control(), 0o700)?;
-    chown(layout.control(), Some(CONTROL_UID), Some(CONTROL_UID))
-        .context("give the control process its directory")?;
+    make_dir(&layout.audit(), 0o700)?;
+    for dir in [layout.control(), layout.audit()] {
+        chown(dir, Some(CONTROL_UID), Some(CONTROL_UID)).context("give the control process its directory")?;
+    }
     for node in cluster.node_names() {
         make_dir(&layout.node_run(&node), 0o755)?;
     }

@@ -9,7 +9,11 @@ use http::{HeaderMap, header};
 use serde_json::{Value, json};
 
 use super::{ApiServer, User, respond, text};
-use crate::tokens::{self, Claims, ISSUER, TokenError};
+use crate::{
+    audit::Record,
+    pki,
+    tokens::{self, Claims, ISSUER, TokenError},
+};
 
 /// Upstream's keys of what a token says beside who it is.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
@@ -19,6 +23,15 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 
 impl User {
+    /// Whom a client certificate names that TLS has verified: its common name, and as groups its organizations.
+    pub fn of_certificate(der: &[u8]) -> Option<User> {
+        let subject = pki::subject(der)?;
+        let mut user = User::new(subject.common_name, subject.organizations);
+        let id = format!("X509SHA256={}", pki::fingerprint(der));
+        user.extra.insert(CREDENTIAL_ID.to_owned(), vec![id]);
+        Some(user)
+    }
+
     /// The ServiceAccount that a token was made for.
     fn service_account(claims: &Claims) -> User {
         let bound = &claims.kubernetes;
@@ -46,6 +59,17 @@ impl User {
     }
 }
 
+/// A client whose token is not taken learns no more than that; the log says which token it was and what was wrong with it.
+fn refused(record: &Record, claims: Option<&Claims>, error: &TokenError) -> ApiError {
+    let mut why = error.to_string();
+    if let Some(claims) = claims {
+        why = format!("{}: {why}", claims.sub);
+        record.annotate(CREDENTIAL_ID, format!("JTI={}", claims.jti));
+    }
+    record.annotate("authentication.cofferdam/refused", why);
+    ApiError::unauthorized("")
+}
+
 /// The token of `Authorization: Bearer <token>`; the scheme's case does not matter.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut words = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().splitn(3, ' ');
@@ -62,15 +86,23 @@ impl ApiServer {
         &self,
         headers: &HeaderMap,
         connection: Option<Arc<User>>,
+        record: &Record,
     ) -> Result<Option<Arc<User>>, ApiError> {
         if connection.is_some() {
             return Ok(connection);
         }
         let Some(token) = bearer(headers) else { return Ok(None) };
-        match self.user_of_token(token, &[ISSUER.to_owned()]) {
-            Ok((user, _)) => Ok(Some(Arc::new(user))),
-            Err(_) => Err(ApiError::unauthorized("")),
+        let now = respond::now();
+        let claims =
+            self.settings.tokens.verify(token, now).map_err(|error| refused(record, None, &error))?;
+        let taken = tokens::audiences(&claims, &[ISSUER.to_owned()])
+            .and_then(|_| tokens::alive(&self.store, &claims, now));
+        taken.map_err(|error| refused(record, Some(&claims), &error))?;
+        if let Some(late) = claims.kubernetes.warnafter.map(|at| now - at).filter(|late| *late > 0) {
+            let said = format!("subject: {}, seconds after warning threshold: {late}", claims.sub);
+            record.annotate("authentication.k8s.io/stale-token", said);
         }
+        Ok(Some(Arc::new(User::service_account(&claims))))
     }
 
     /// Whose token this is, and for which of the audiences it is meant.

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     admission::{self, Operation},
     apiserver::stored,
+    audit::Record,
 };
 
 /// Whether a request's header is part of the upgrade.
@@ -37,6 +38,8 @@ pub async fn answer(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let pod = server.pod(route)?;
+    let record = request.extensions_mut().remove::<Arc<Record>>();
+    let noted = admission::Audit::default();
     let admitted = admission::Request {
         operation: Operation::Connect,
         resource: stored(route.resource),
@@ -46,9 +49,13 @@ pub async fn answer(
         user,
         old: Some(&pod),
         store: &server.store,
-        audit: &admission::Audit::default(),
+        audit: &noted,
     };
-    admission::validate(&server.admission, &admitted, None, &mut Vec::new())?;
+    let verdict = admission::validate(&server.admission, &admitted, None, &mut Vec::new());
+    if let Some(record) = &record {
+        record.annotated(noted.take());
+    }
+    verdict?;
     let subresource = route.subresource_name();
     let phase = text(&pod, "/status/phase");
     if subresource != "portforward" && matches!(phase, "Succeeded" | "Failed") {
@@ -91,6 +98,8 @@ pub async fn answer(
     let client = hyper::upgrade::on(&mut request);
     let agent = hyper::upgrade::on(&mut answer);
     tokio::spawn(async move {
+        // The session's end is the request's.
+        let _record = record;
         // Either side may go away at any time, which ends the other; there is nobody to tell.
         if let Ok((client, agent)) = futures::future::try_join(client, agent).await {
             let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));

@@ -40,11 +40,18 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use crate::{admission, authorization::Authorizer, store::Store, tokens::Tokens};
+use crate::{
+    admission,
+    audit::{self, Audit, Record},
+    authorization::Authorizer,
+    store::Store,
+    tokens::Tokens,
+};
 use request::{Query, Route, Verb};
 use respond::{Body, Failure, Representation};
 
 pub use auth::User;
+pub use authenticate::user_info;
 pub use expire::events as expire_events;
 pub use serve::{ServeError, serve_tls, serve_unix};
 pub use services::{AllocatorError, ServiceRanges};
@@ -61,6 +68,7 @@ pub struct Settings {
     pub run_dir: PathBuf,
     pub ranges: ServiceRanges,
     pub tokens: Arc<Tokens>,
+    pub audit: Audit,
     pub pod_security: admission::PodSecurityConfig,
 }
 
@@ -76,15 +84,13 @@ pub struct ApiServer {
 /// What a request carries beside its route.
 struct Context {
     user: Arc<User>,
-    /// Who asks in the name of `user`.
-    #[allow(dead_code, reason = "for the log of requests, which names both")]
-    impersonator: Option<Arc<User>>,
     query: Query,
     representation: Representation,
     validation: FieldValidation,
     dry_run: bool,
     warnings: Vec<String>,
     audit: admission::Audit,
+    record: Arc<Record>,
 }
 
 /// What is kept of a core object for selectors: its identity, and the fields that may be selected by.
@@ -128,12 +134,23 @@ impl ApiServer {
     }
 
     /// Answers one request; `user` is whom its connection names, None where it names nobody.
-    pub async fn handle(self: Arc<Self>, request: Request<Body>, user: Option<Arc<User>>) -> Response<Body> {
+    pub async fn handle(
+        self: Arc<Self>,
+        mut request: Request<Body>,
+        user: Option<Arc<User>>,
+    ) -> Response<Body> {
         let is_head = request.method() == http::Method::HEAD;
-        let response = match self.answer(request, user).await {
+        let record = self.settings.audit.begin(&request);
+        request.extensions_mut().insert(record.clone());
+        let mut response = match self.answer(request, user, &record).await {
             Ok(response) => response,
             Err(error) => respond::refusal(&error),
         };
+        let stays_open = record.stays_open() && response.status().as_u16() < 400;
+        record.answered(&mut response, stays_open);
+        if stays_open {
+            response = response.map(|body| respond::keeping(body, record));
+        }
         if is_head { response.map(|_| respond::full("")) } else { response }
     }
 
@@ -141,16 +158,21 @@ impl ApiServer {
         self: Arc<Self>,
         request: Request<Body>,
         user: Option<Arc<User>>,
+        record: &Arc<Record>,
     ) -> Result<Response<Body>, ApiError> {
         let path = request.uri().path();
-        let user = match self.authenticate(request.headers(), user)? {
+        let user = match self.authenticate(request.headers(), user, record)? {
             Some(user) => user,
             None if auth::is_public(path) => Arc::new(User::anonymous()),
             None => return Err(ApiError::unauthorized("")),
         };
-        let (user, impersonator) = match self.impersonated(request.headers(), &user)? {
-            Some(other) => (other, Some(user)),
-            None => (user, None),
+        record.user(&user);
+        let user = match self.impersonated(request.headers(), &user)? {
+            Some(other) => {
+                record.impersonates(&other);
+                other
+            }
+            None => user,
         };
         if let Some(node) = announce::target(request.method(), path) {
             let node = node.to_owned();
@@ -160,14 +182,23 @@ impl ApiServer {
         let accept =
             request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some(route) = request::route(request.method(), path, &query)? else {
-            self.authorize_path(&user, request.method(), path)?;
+            record.authorized(self.authorize_path(&user, request.method(), path))?;
             if matches!(path, "/healthz" | "/livez" | "/readyz") {
                 const TEXT: &str = "text/plain; charset=utf-8";
                 return Ok(respond::response(StatusCode::OK, TEXT, respond::full("ok")));
             }
             return discovery::answer(&self, request.method(), path, accept);
         };
-        self.authorize(&user, &route, &query)?;
+        let target = audit::Target {
+            resource: route.resource.plural,
+            group: route.resource.group,
+            version: route.resource.version,
+            subresource: route.subresource_name(),
+            namespace: route.namespace.clone(),
+            name: route.name.clone(),
+        };
+        record.target(route.verb.as_str(), target);
+        record.authorized(self.authorize(&user, &route, &query))?;
 
         let proxied = matches!(route.subresource_name(), "log" | "exec" | "attach" | "portforward");
         if proxied {
@@ -185,8 +216,8 @@ impl ApiServer {
             dry_run: dry_run(&route, &query)?,
             warnings: Vec::new(),
             audit: admission::Audit::default(),
+            record: record.clone(),
             user,
-            impersonator,
             query,
         };
         match route.verb {

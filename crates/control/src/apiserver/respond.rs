@@ -211,6 +211,8 @@ pub fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
 pub fn refusal(error: &ApiError) -> Response<Body> {
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json_value(status, &error.to_status());
+    // For the audit log.
+    response.extensions_mut().insert(error.clone());
     if let Some(seconds) =
         error.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0)
     {
@@ -224,6 +226,15 @@ pub fn stream(lines: impl futures::Stream<Item = Bytes> + Send + 'static) -> Res
     use futures::StreamExt;
     let body = StreamBody::new(lines.map(|line| Ok::<_, Failure>(Frame::data(line))));
     response(StatusCode::OK, JSON, body.boxed_unsync())
+}
+
+/// The body, which keeps something until it ends.
+pub fn keeping(body: Body, kept: impl Send + 'static) -> Body {
+    body.map_frame(move |frame| {
+        let _ = &kept;
+        frame
+    })
+    .boxed_unsync()
 }
 
 /// Adds `Warning: 299 - "…"` headers (RFC 7234), which kubectl prints.

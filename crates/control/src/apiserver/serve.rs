@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{ApiServer, User, respond::Failure};
-use crate::pki;
+use crate::audit::Peer;
 
 #[derive(Debug, thiserror::Error)]
 #[error("accept on {what}: {source}")]
@@ -63,8 +63,8 @@ pub async fn serve_tls(
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let place = permit(&places).await;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) if is_passing(&error) => continue,
             Err(source) => return Err(ServeError { what: "the TLS socket".into(), source }),
         };
@@ -77,10 +77,10 @@ pub async fn serve_tls(
             let (_, session) = stream.get_ref();
             let user = session
                 .peer_certificates()
-                .and_then(|chain| pki::subject(chain.first()?))
-                .map(|subject| Arc::new(User::new(subject.common_name, subject.organizations)));
+                .and_then(|chain| chain.first())
+                .and_then(|certificate| User::of_certificate(certificate).map(Arc::new));
             let http2 = session.alpn_protocol() == Some(b"h2");
-            connection(server, stream, user, Some(http2)).await;
+            connection(server, stream, user, Some(http2), Some(Peer(peer.ip()))).await;
         });
     }
 }
@@ -110,7 +110,7 @@ pub async fn serve_unix(
         let (server, user) = (server.clone(), user.clone());
         tokio::spawn(async move {
             let _place = place;
-            connection(server, stream, Some(user), None).await;
+            connection(server, stream, Some(user), None, None).await;
         });
     }
 }
@@ -121,6 +121,7 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     user: Option<Arc<User>>,
     http2: Option<bool>,
+    peer: Option<Peer>,
 ) {
     let mut builder = Builder::new(TokioExecutor::new());
     // The timeout also ends connections that wait for their next request, so those of our own agents have none.
@@ -140,8 +141,11 @@ async fn connection(
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, user) = (server.clone(), user.clone());
         async move {
-            let request =
+            let mut request =
                 request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             Ok::<_, std::convert::Infallible>(server.handle(request, user).await)
         }
     });

@@ -21,6 +21,7 @@ fn settings() -> Settings {
         run_dir: "/nonexistent".into(),
         ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
         tokens: Arc::new(Tokens::ephemeral().unwrap()),
+        audit: Audit::none(),
         pod_security: Default::default(),
     }
 }

@@ -134,6 +134,8 @@ impl ApiServer {
             nbf: now,
             sub: account_name(&route.namespace, &route.name),
         };
+        let issued = format!("JTI={}", claims.jti);
+        context.record.annotate("authentication.kubernetes.io/issued-credential-id", issued);
         let token = self.settings.tokens.sign(&claims).map_err(|e| ApiError::internal(e.to_string()))?;
         request["status"] = serde_json::json!({"token": token, "expirationTimestamp": stamp(now + seconds)?});
         Ok(respond::json_value(StatusCode::CREATED, &request))

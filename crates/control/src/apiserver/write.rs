@@ -250,6 +250,7 @@ impl ApiServer {
     ) -> Result<Outcome, ApiError> {
         defaults::apply(resource, &mut object);
         let name = text(&object, "/metadata/name").to_owned();
+        context.record.named(&name);
         self.wait_for_what_is_awaited(route, context, &object).await;
         let request = self.admission_request(Operation::Create, route, context, &name, None);
         admission::mutate(&self.admission, &request, &mut object)?;

@@ -2,6 +2,7 @@
 //! kubeconfig that holds the latter. Keys are ECDSA P-256. The authority and the administrator's certificate are kept in
 //! the data directory and used again; the server's is made at every start, so that it always names what it must.
 
+mod client;
 mod subject;
 
 use std::{
@@ -23,7 +24,8 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-pub use subject::{Subject, subject};
+pub use client::{Client, ClientError};
+pub use subject::{Subject, fingerprint, subject};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -140,7 +142,30 @@ impl Pki {
 
     /// The administrator's kubeconfig for `https://<server>`; `cluster` names its entries.
     pub fn kubeconfig(&self, cluster: &str, server: &str) -> String {
+        self.kubeconfig_of(
+            cluster,
+            server,
+            &format!("{cluster}-admin"),
+            cluster,
+            &self.client_certificate,
+            &self.client_key,
+        )
+    }
+
+    /// A kubeconfig whose user's entry is called `user`, in a context of that name.
+    fn kubeconfig_of(
+        &self,
+        cluster: &str,
+        server: &str,
+        user: &str,
+        context: &str,
+        certificate: &str,
+        key: &str,
+    ) -> String {
         let base64 = |pem: &str| api::base64::encode(pem.as_bytes());
+        // A string of JSON is one of YAML, whatever it holds.
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let (user, context) = (quoted(user), quoted(context));
         format!(
             "apiVersion: v1\n\
              kind: Config\n\
@@ -150,19 +175,19 @@ impl Pki {
                  server: https://{server}\n    \
                  certificate-authority-data: {}\n\
              users:\n\
-             - name: {cluster}-admin\n  \
+             - name: {user}\n  \
                user:\n    \
                  client-certificate-data: {}\n    \
                  client-key-data: {}\n\
              contexts:\n\
-             - name: {cluster}\n  \
+             - name: {context}\n  \
                context:\n    \
                  cluster: {cluster}\n    \
-                 user: {cluster}-admin\n\
-             current-context: {cluster}\n",
+                 user: {user}\n\
+             current-context: {context}\n",
             base64(&self.authority),
-            base64(&self.client_certificate),
-            base64(&self.client_key),
+            base64(certificate),
+            base64(key),
         )
     }
 }
@@ -188,14 +213,20 @@ fn leaf(name: DistinguishedName, usage: ExtendedKeyUsagePurpose) -> CertificateP
     parameters
 }
 
-/// From yesterday, because clocks differ.
+/// As long as the cluster may live.
 fn validity(parameters: &mut CertificateParams) {
+    let today = jiff::Zoned::now().date();
+    valid_until(parameters, today.saturating_add(jiff::Span::new().years(YEARS)));
+}
+
+/// From yesterday, because clocks differ.
+fn valid_until(parameters: &mut CertificateParams, end: jiff::civil::Date) {
     let today = jiff::Zoned::now().date();
     let day = |date: jiff::civil::Date| {
         rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
     };
     parameters.not_before = day(today.yesterday().unwrap_or(today));
-    parameters.not_after = day(today.saturating_add(jiff::Span::new().years(YEARS)));
+    parameters.not_after = day(end);
 }
 
 /// The file's text, or what `make` makes of it; and whether it was made.

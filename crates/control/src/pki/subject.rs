@@ -15,8 +15,8 @@ pub struct Subject {
     pub organizations: Vec<String>,
 }
 
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
+pub(super) const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+pub(super) const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 
 /// The subject of a DER certificate that TLS has verified; None without a common name.
 pub fn subject(der: &[u8]) -> Option<Subject> {
@@ -37,4 +37,10 @@ pub fn subject(der: &[u8]) -> Option<Subject> {
         }
     }
     Some(Subject { common_name: common_name.filter(|name| !name.is_empty())?, organizations })
+}
+
+/// The certificate's SHA-256 in hexadecimal digits, by which logs know it again.
+pub fn fingerprint(der: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, der);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

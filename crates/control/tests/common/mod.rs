@@ -35,12 +35,18 @@ pub fn config(dir: &Path) -> control::Config {
         kubeconfig,
         tls: TcpListener::bind("127.0.0.1:0").unwrap(),
         tls_for_pods: None,
+        audit: Some(audit(dir)),
         admin: listen("run/control.sock"),
         nodes: vec![("node-1".into(), listen("run/nodes/node-1/control.sock"))],
         service_cidr: "10.96.0.0/16".into(),
         cluster_id: "c0ffee".into(),
         pod_security: Default::default(),
     }
+}
+
+fn audit(dir: &Path) -> std::os::fd::OwnedFd {
+    fs::create_dir_all(dir.join("audit")).unwrap();
+    File::open(dir.join("audit")).unwrap().into()
 }
 
 impl Control {

@@ -42,6 +42,7 @@ impl Cluster {
             run_dir: PathBuf::from("/nonexistent"),
             ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
             tokens: Arc::new(control::tokens::Tokens::ephemeral().unwrap()),
+            audit: control::audit::Audit::none(),
             pod_security: Default::default(),
         };
         let server = ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap();
