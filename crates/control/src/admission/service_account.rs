@@ -50,7 +50,9 @@ fn mount_token(spec: &mut Value) {
     let mount = json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH});
     let mut mounted = false;
     for containers in ["initContainers", "containers"] {
-        for container in spec[containers].as_array_mut().into_iter().flatten().filter(|one| one.is_object()) {
+        // Not by index: that would write a null where there is no list.
+        let list_of = spec.get_mut(containers).and_then(Value::as_array_mut);
+        for container in list_of.into_iter().flatten().filter(|one| one.is_object()) {
             if list(container, "volumeMounts").any(|mount| mount["mountPath"] == MOUNT_PATH) {
                 continue;
             }

@@ -323,7 +323,10 @@ async fn relabelling_warns_of_the_pods_that_would_be_refused() {
 #[tokio::test]
 async fn updates_are_judged_where_they_change_what_runs() {
     let server = furnished().await;
-    server.created(PODS, pod("a")).await;
+    // Without the token's mount, which a merge patch of the containers would take away.
+    let mut bare = pod("a");
+    bare["spec"]["automountServiceAccountToken"] = false.into();
+    server.created(PODS, bare).await;
     server.label(json!({ "enforce": "restricted" })).await;
     let patch = async |target: &str, body: Value| server.said("admin", "PATCH", target, body).await;
     let target = format!("{PODS}/a");
