@@ -100,6 +100,7 @@ async fn main() -> Outcome<()> {
         run_dir: "/nonexistent".into(),
         ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
         tokens: Arc::new(control::tokens::Tokens::ephemeral()?),
+        audit: control::audit::Audit::none(),
         pod_security: Default::default(),
     };
     let store = Store::open(Volatile)?;
