@@ -16,6 +16,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "authorization-bench",
         "decisions per second with 1 000 roles and 5 000 bindings, and their share in a pod's POST",
     ),
+    (
+        "policies",
+        "policy",
+        "network_policy_scale",
+        "a whole reachability table, and one event in a large cluster",
+    ),
     ("api", "control", "api-bench", "creates, GET, LIST of the API server"),
     (
         "paths",

@@ -197,6 +197,9 @@ static NETWORK_POLICY: &[Column] = &[
     aged(),
 ];
 
+static CLUSTER_NETWORK_POLICY: &[Column] =
+    &[named(), text("Tier", ".spec.tier"), text("Priority", ".spec.priority"), aged()];
+
 static ENDPOINTS: &[Column] =
     &[named(), text("Endpoints", "The set of all endpoints is the union of all subsets."), aged()];
 
@@ -266,6 +269,9 @@ pub(super) fn printer(group: &str, kind: &str) -> Printer {
         ("", "Secret") => (SECRET, rows::secret),
         ("", "ServiceAccount") => (SERVICE_ACCOUNT, rows::service_account),
         ("networking.k8s.io", "NetworkPolicy") => (NETWORK_POLICY, rows::network_policy),
+        ("policy.networking.k8s.io", "ClusterNetworkPolicy") => {
+            (CLUSTER_NETWORK_POLICY, rows::cluster_network_policy)
+        }
         ("", "Endpoints") => (ENDPOINTS, rows::endpoints),
         ("discovery.k8s.io", "EndpointSlice") => (ENDPOINT_SLICE, rows::endpoint_slice),
         ("coordination.k8s.io", "Lease") => (LEASE, rows::lease),

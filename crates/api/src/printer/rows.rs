@@ -242,6 +242,12 @@ pub(super) fn network_policy(object: &Value, now: i64) -> Vec<Value> {
     vec![name(object), selector.into(), age_of(object, now)]
 }
 
+pub(super) fn cluster_network_policy(object: &Value, now: i64) -> Vec<Value> {
+    let tier = object.pointer("/spec/tier").and_then(Value::as_str).unwrap_or_default();
+    let priority = object.pointer("/spec/priority").map(Value::to_string).unwrap_or_default();
+    vec![name(object), tier.into(), priority.into(), age_of(object, now)]
+}
+
 /// The first three, and how many more.
 fn shortened(all: &[String], absent: &str) -> Value {
     const SHOWN: usize = 3;

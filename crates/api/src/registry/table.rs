@@ -189,6 +189,22 @@ pub(super) static RESOURCES: &[Resource] = &[
     ),
     row("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", Namespaced),
     row("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding", Namespaced),
+    Resource {
+        short_names: &["cnp"],
+        subresources: &[sub(
+            "status",
+            gvk("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy"),
+            GET_PATCH_UPDATE,
+        )],
+        ..row(
+            "policy.networking.k8s.io",
+            "v1alpha2",
+            "ClusterNetworkPolicy",
+            "clusternetworkpolicies",
+            "clusternetworkpolicy",
+            Cluster,
+        )
+    },
     row("coordination.k8s.io", "v1", "Lease", "leases", "lease", Namespaced),
     row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice", Namespaced),
 ];

@@ -2,8 +2,9 @@
 //!
 //! The rows in `generated.rs` are written by `cargo xtask codegen` from Kubernetes' OpenAPI document (names, types, list and
 //! patch behaviour) and its protobuf messages (tags), for every type that a row of [`crate::registry`] reaches. The table
-//! is plain static data: nothing is parsed at start.
+//! is plain static data: nothing is parsed at start. What that document lacks stands in `extra.rs`.
 
+mod extra;
 #[rustfmt::skip]
 mod generated;
 
@@ -55,6 +56,7 @@ impl Shape {
     /// The type of the object, or of each object of the list or map.
     pub fn object(self) -> Option<&'static Type> {
         match self.kind() {
+            Kind::Object(at) if at >= extra::BASE => extra::TYPES.get(usize::from(at - extra::BASE)),
             Kind::Object(at) => Some(&generated::TYPES[at as usize]),
             _ => None,
         }
@@ -207,7 +209,7 @@ impl fmt::Display for Type {
     }
 }
 
-/// Every type of the table, sorted by name.
+/// Every type that Kubernetes' document has, sorted by name.
 pub fn types() -> &'static [Type] {
     generated::TYPES
 }
@@ -215,7 +217,8 @@ pub fn types() -> &'static [Type] {
 /// The type with this OpenAPI name.
 pub fn by_name(name: &str) -> Option<&'static Type> {
     let types = generated::TYPES;
-    types.binary_search_by(|t| t.name.cmp(name)).ok().map(|at| &types[at])
+    let found = types.binary_search_by(|t| t.name.cmp(name)).ok().map(|at| &types[at]);
+    found.or_else(|| extra::TYPES.iter().find(|t| t.name == name))
 }
 
 /// The type of objects that say this `apiVersion` and `kind`. The options types (`DeleteOptions` and the like) and
@@ -228,6 +231,10 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Type> {
         .take_while(|(k, ..)| *k == kind)
         .find(|(_, g, v, _)| (*g == group && *v == version) || *g == "*")
         .map(|(.., index)| &generated::TYPES[*index as usize])
+        .or_else(|| {
+            let is = |k: &TypeKind| k.kind == kind && k.group == group && k.version == version;
+            extra::TYPES.iter().find(|t| t.kinds.iter().any(is))
+        })
 }
 
 #[cfg(test)]
@@ -254,7 +261,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_closed() {
         assert!(types().is_sorted_by(|a, b| a.name < b.name));
-        for t in types() {
+        for t in types().iter().chain(extra::TYPES) {
             assert!(t.fields.is_sorted_by(|a, b| a.name < b.name), "{t}");
             for f in t.fields {
                 f.shape.object();

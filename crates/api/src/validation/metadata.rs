@@ -19,6 +19,7 @@ pub(super) fn name_rule(group: &str, kind: &str) -> fn(&str) -> Vec<String> {
             ""
             | "apps"
             | "networking.k8s.io"
+            | "policy.networking.k8s.io"
             | "discovery.k8s.io"
             | "batch"
             | "policy"

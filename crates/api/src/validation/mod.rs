@@ -2,6 +2,7 @@
 //! defaulting. Field paths, types and messages are upstream's. A file per family of kinds; values of the wrong type
 //! are strict decoding's to refuse and count as absent here.
 
+mod cluster_network_policy;
 mod container;
 mod metadata;
 pub mod names;
@@ -119,6 +120,9 @@ fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
         ("rbac.authorization.k8s.io", "RoleBinding") => rbac::binding(errors, root, rbac::Scope::Namespace),
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             rbac::binding(errors, root, rbac::Scope::Cluster);
+        }
+        ("policy.networking.k8s.io", "ClusterNetworkPolicy") => {
+            cluster_network_policy::cluster_network_policy(errors, root);
         }
         ("", "ConfigMap") => records::config_map(errors, root),
         ("", "Secret") => records::secret(errors, root),

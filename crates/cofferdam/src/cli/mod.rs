@@ -100,6 +100,11 @@ enum Command {
     Check(check::CheckArgs),
     /// Print who a pod's processes would be and what they may do, without running anything.
     Plan(plan::PlanArgs),
+    /// What network policies come to: the table of who reaches whom, and what a change opens or closes.
+    Netpol {
+        #[command(subcommand)]
+        command: netpol::NetpolCommand,
+    },
     /// Whether one end may reach another on a port, and which policies and rules say so.
     Why(why::WhyArgs),
     /// Print shell completions.
@@ -252,6 +257,7 @@ pub fn run(cli: Cli) -> Result<i32> {
             plan::run(&layout, &args)?;
             Ok(0)
         }
+        Command::Netpol { command } => netpol::run(&layout, &command),
         Command::Why(args) => why::run(&layout, &args),
         Command::Kubeconfig(args) => {
             kubeconfig::run(&layout, &args)?;

@@ -1,6 +1,8 @@
 //! What the agent follows of the cluster: all pods, namespaces and policies (for the rule set), its own pods (for their
 //! workers), services (for environments) and the image store.
 
+mod tiers;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -9,14 +11,14 @@ use std::{
 
 use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::{
-    core::v1::{Namespace, ObjectReference, Pod, Service},
+    core::v1::{Namespace, Node, ObjectReference, Pod, Service},
     networking::v1::NetworkPolicy,
 };
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{WatchStreamExt, reflector, watcher},
 };
-use policy::network_policy::{self, PodRecord, Policy};
+use policy::network_policy::{self, ClusterNetworkPolicy, NodeRecord, PodRecord, Policy};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -57,6 +59,8 @@ enum Seen {
     Pod(Box<watcher::Event<Pod>>),
     Namespace(watcher::Event<Namespace>),
     Policy(watcher::Event<NetworkPolicy>),
+    ClusterPolicy(watcher::Event<ClusterNetworkPolicy>),
+    Node(Box<watcher::Event<Node>>),
     /// A ConfigMap or Secret of a namespace.
     Source(String, worker::Source),
     /// Another node tells of its new pods.
@@ -170,6 +174,9 @@ pub struct Cluster {
     pods: Known,
     namespaces: Known,
     policies: Known,
+    cluster_policies: Known,
+    nodes: Known,
+    node_records: BTreeMap<String, NodeRecord>,
     uids: HashMap<(String, String), String>,
     told: announce::Told,
     /// Announcements of pods that are not known yet.
@@ -193,6 +200,8 @@ impl Cluster {
             follow::<Pod>(&client, |event| Seen::Pod(Box::new(event))),
             follow::<Namespace>(&client, Seen::Namespace),
             follow::<NetworkPolicy>(&client, Seen::Policy),
+            follow::<ClusterNetworkPolicy>(&client, Seen::ClusterPolicy),
+            follow::<Node>(&client, |event| Seen::Node(Box::new(event))),
             changes(changed),
             announcements(announced),
         ]);
@@ -204,6 +213,9 @@ impl Cluster {
             pods: Known::default(),
             namespaces: Known::default(),
             policies: Known::default(),
+            cluster_policies: Known::default(),
+            nodes: Known::default(),
+            node_records: BTreeMap::new(),
             uids: HashMap::new(),
             told,
             early: Vec::new(),
@@ -217,7 +229,11 @@ impl Cluster {
 
     /// Takes in the first list of each kind, then takes over what an earlier agent left.
     pub async fn first_lists(&mut self) -> Result<(), AgentError> {
-        while !(self.pods.complete && self.namespaces.complete && self.policies.complete) {
+        let complete = |this: &Cluster| {
+            let Cluster { pods, namespaces, nodes, policies, cluster_policies, .. } = this;
+            [pods, namespaces, nodes, policies, cluster_policies].into_iter().all(|known| known.complete)
+        };
+        while !complete(self) {
             self.next().await?;
         }
         self.take_over().await?;
@@ -253,6 +269,8 @@ impl Cluster {
                 Seen::Pod(event) => self.pod(*event, &mut batch),
                 Seen::Namespace(event) => self.namespace(event, &mut batch),
                 Seen::Policy(event) => self.policy(event, &mut batch),
+                Seen::ClusterPolicy(event) => self.cluster_policy(event, &mut batch),
+                Seen::Node(event) => self.node(*event, &mut batch),
                 Seen::Source(namespace, source) => batch.sources.push((namespace, source)),
                 Seen::Announced(announced) => self.early.push(announced),
                 // The watcher begins anew by itself; the next list says what was missed.
@@ -320,7 +338,11 @@ impl Cluster {
         let (recorder, node) = (&self.ctx.recorder, &self.ctx.config.node);
         match self.ctx.net.apply(events) {
             Ok(generation) => {
-                let mended = self.ctx.programmed.done(self.version, self.policies.names.len(), generation);
+                let mended = self.ctx.programmed.done(
+                    self.version,
+                    self.policies.names.len() + self.cluster_policies.names.len(),
+                    generation,
+                );
                 let waited = std::mem::take(&mut self.refused.policies);
                 if mended {
                     self.refused.at = None;

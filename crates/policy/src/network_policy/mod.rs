@@ -5,6 +5,7 @@
 //! * [`cluster_policy`] does the same for ClusterNetworkPolicies: the tiers before and behind NetworkPolicies.
 //! * [`compile`] keeps a node's rule set ([`ir`]) up to date, event by event, as differences for one transaction.
 //! * [`evaluate`] answers from the API objects themselves, as naively as it can: the oracle all else is tested against.
+//! * [`table`] says for every two ends of a cluster on which ports one reaches the other.
 //! * [`explain`] answers "why may, or may not, A reach B on this port?" for people.
 
 mod cidr;
@@ -16,6 +17,7 @@ mod interest;
 pub mod ir;
 pub mod model;
 mod sets;
+pub mod table;
 #[cfg(test)]
 mod tests;
 

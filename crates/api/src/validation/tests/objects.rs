@@ -457,3 +457,73 @@ fn anything_at_all_is_answered_without_a_panic() {
         create("networking.k8s.io", "NetworkPolicy", object.clone());
     }
 }
+
+#[test]
+fn cluster_network_policies() {
+    let good = json!({"metadata": {"name": "p"}, "spec": {
+        "tier": "Admin", "priority": 10, "subject": {"namespaces": {}},
+        "ingress": [{"action": "Accept", "from": [{"pods": {"podSelector": {}}}],
+                     "protocols": [{"tcp": {"destinationPort": {"number": 80}}}]}],
+        "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8"]}]}]
+    }});
+    let table: &[(&str, Value, &[&str])] = &[
+        (
+            "/spec/tier",
+            json!("Middle"),
+            &[r#"spec.tier: Unsupported value: "Middle": supported values: "Admin", "Baseline""#],
+        ),
+        (
+            "/spec/priority",
+            json!(1001),
+            &[
+                "spec.priority: Invalid value: 1001: spec.priority in body should be less than or equal to 1000",
+            ],
+        ),
+        ("/spec/subject", Value::Null, &["spec.subject: Required value"]),
+        ("/spec/ingress/0/action", Value::Null, &["spec.ingress[0].action: Required value"]),
+        ("/spec/ingress/0/from", Value::Null, &["spec.ingress[0].from: Required value"]),
+        (
+            "/spec/ingress/0/from",
+            json!([]),
+            &[
+                "spec.ingress[0].from: Invalid value: 0: spec.ingress[0].from in body should have at least 1 items",
+            ],
+        ),
+        (
+            "/spec/ingress/0/protocols",
+            json!([]),
+            &[
+                "spec.ingress[0].protocols: Invalid value: 0: spec.ingress[0].protocols in body should have at least 1 items",
+            ],
+        ),
+        (
+            "/spec/egress/0/to/0/networks/0",
+            json!("10.0.0.0"),
+            &[r#"spec.egress[0].to[0].networks[0]: Invalid value: "10.0.0.0": Invalid CIDR format provided"#],
+        ),
+        (
+            "/spec/egress/0/to/0",
+            json!({"domainNames": ["kubernetes.io"]}),
+            &["spec.egress[0].to[0].domainNames: Forbidden: domain names are not supported: use networks"],
+        ),
+    ];
+    for (at, value, want) in table {
+        let mut object = good.clone();
+        *object.pointer_mut(at).expect("a place") = value.clone();
+        let errors = crate::validation::validate_create_kind(
+            "policy.networking.k8s.io",
+            "ClusterNetworkPolicy",
+            false,
+            &object,
+        );
+        let got: Vec<String> = errors.iter().map(|e| e.to_string()).collect();
+        assert_eq!(&got, want, "{at}");
+    }
+    let errors = crate::validation::validate_create_kind(
+        "policy.networking.k8s.io",
+        "ClusterNetworkPolicy",
+        false,
+        &good,
+    );
+    assert!(errors.is_empty(), "{:?}", errors.iter().map(|e| e.to_string()).collect::<Vec<_>>());
+}

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::network_policy::table::{End, Table};
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const ADDRESSES: [&str; 8] = [
@@ -287,6 +288,27 @@ fn flows() -> impl Strategy<Value = Vec<Flow>> {
     prop::collection::vec(flow, 40)
 }
 
+/// The end of a table that has this address.
+fn end_at(objects: &Objects, table: &Table, address: IpAddr) -> Option<usize> {
+    let text = address.to_string();
+    let pods = objects
+        .pods
+        .iter()
+        .enumerate()
+        .filter(|(_, pod)| pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()) == Some(text.as_str()));
+    if let Some(end) = pods.filter_map(|(index, _)| table.end_of_pod(index)).next() {
+        return Some(end);
+    }
+    let node = objects.nodes.iter().position(|n| NodeRecord::from_api(n).addresses.contains(&address));
+    table.ends().iter().position(|end| match (end, node) {
+        (End::Nodes(nodes), Some(node)) => nodes.contains(&node),
+        (End::Outside { ranges, .. }, None) => {
+            ranges.iter().any(|(first, last)| (*first..=*last).contains(&address))
+        }
+        _ => false,
+    })
+}
+
 /// The elements that an answer names are in the rule set, and lead to what the rule set itself says.
 fn judged_alike(rules: &RuleSet, judgement: &Judgement, flow: &Flow) -> Result<(), String> {
     let subject = match judgement.direction {
@@ -346,12 +368,21 @@ proptest! {
             objects.take(step, "");
         }
         let nodes = [objects.rule_set("node-1"), objects.rule_set("node-2")];
+        let table = Table::new(&objects.cluster(), ir::Cidr::parse("10.244.0.0/16").unwrap());
         for flow in &flows {
             let explanation = reasons(&objects.cluster(), flow);
             // What a node sends to its own pods passes no chain.
             if explanation.ingress != Side::FromItsNode {
                 let judged = nodes.iter().all(|rules| rules.judge(flow));
                 prop_assert_eq!(judged, explanation.allowed, "{:?}: {:#?}", flow, explanation);
+            }
+            let ends = [flow.client, flow.server].map(|address| end_at(&objects, &table, address));
+            if let [Some(from), Some(to)] = ends
+                && flow.client != flow.server
+                && explanation.ingress != Side::FromItsNode
+            {
+                let ports = table.ports(from, to);
+                prop_assert_eq!(ports.contains(flow.layer4), explanation.allowed, "{:?} {}: {:#?}", flow, ports, table);
             }
             let answer = explain_flow(&objects.world(), flow);
             prop_assert_eq!(answer.allowed, explanation.allowed, "{:?}: {:#?} {:#?}", flow, explanation, answer);

@@ -1,0 +1,105 @@
+//! What people call the ends of a table: workloads of a namespace, nodes, blocks outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+use policy::network_policy::table::{End, Table};
+use serde::Serialize;
+
+use super::objects::Objects;
+
+/// A row and column of the table: what no policy tells apart, and what is of one namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// `foo/web,api`, `nodes`, `outside 192.0.2.0/24`
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<String>,
+    /// Number of pods or nodes; 0 outside.
+    pub members: usize,
+    #[serde(skip)]
+    pub end: usize,
+}
+
+/// Workloads that are written out before "+n".
+const WRITTEN: usize = 3;
+
+/// All groups; with `namespace` its workloads only, and those of others as far as they are told apart.
+pub fn groups(objects: &Objects, table: &Table, namespace: Option<&str>) -> Vec<Group> {
+    let mut by_end: BTreeMap<(String, usize), (BTreeSet<String>, usize)> = BTreeMap::new();
+    for (index, pod) in objects.pods.iter().enumerate() {
+        let Some(end) = table.end_of_pod(index) else { continue };
+        let of = pod.metadata.namespace.clone().unwrap_or_default();
+        let entry = by_end.entry((of, end)).or_default();
+        entry.0.insert(workload(pod));
+        entry.1 += 1;
+    }
+    let mut groups = Vec::new();
+    for ((of, end), (workloads, members)) in by_end {
+        let shown: Vec<&str> = workloads.iter().map(String::as_str).take(WRITTEN).collect();
+        let more = workloads.len() - shown.len();
+        let more = if more > 0 { format!(",+{more}") } else { String::new() };
+        let name = format!("{of}/{}{more}", shown.join(","));
+        groups.push(Group {
+            name,
+            namespace: Some(of),
+            workloads: workloads.into_iter().collect(),
+            members,
+            end,
+        });
+    }
+    // The namespace that is asked for comes first.
+    groups.sort_by_key(|group: &Group| {
+        (namespace.is_some() && group.namespace.as_deref() != namespace, group.name.clone())
+    });
+    for (end, kind) in table.ends().iter().enumerate() {
+        let (name, members) = match kind {
+            End::Pods(_) => continue,
+            End::Nodes(nodes) if nodes.len() == objects.nodes.len() => ("nodes".to_string(), nodes.len()),
+            End::Nodes(nodes) => {
+                let names = nodes.iter().filter_map(|i| objects.nodes.get(*i)?.metadata.name.clone());
+                (format!("nodes {}", names.collect::<Vec<_>>().join(",")), nodes.len())
+            }
+            End::Outside { largest: true, .. } => ("outside".to_string(), 0),
+            End::Outside { ranges, .. } => {
+                let shown: Vec<String> = ranges.iter().take(WRITTEN).map(|r| block(*r)).collect();
+                let more = ranges.len() - shown.len();
+                let more = if more > 0 { format!(",+{more}") } else { String::new() };
+                (format!("outside {}{more}", shown.join(",")), 0)
+            }
+        };
+        groups.push(Group { name, namespace: None, workloads: Vec::new(), members, end });
+    }
+    groups
+}
+
+/// The Deployment, or whatever owns the pod; else the pod.
+pub fn workload(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    let owners = meta.owner_references.iter().flatten();
+    let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else {
+        return meta.name.clone().unwrap_or_default();
+    };
+    let hash = meta.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
+    let without = hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    without.unwrap_or(&owner.name).to_owned()
+}
+
+/// `192.0.2.0/24`, or the two ends of what is no block.
+fn block((first, last): (IpAddr, IpAddr)) -> String {
+    let (low, high, bits) = match (first, last) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
+        _ => return format!("{first}-{last}"),
+    };
+    let host = (low ^ high).checked_ilog2().map_or(0, |bit| bit + 1);
+    let mask = 1u128.checked_shl(host).map_or(u128::MAX, |size| size - 1);
+    match low & mask == 0 && high & mask == mask {
+        true => format!("{first}/{}", bits - host),
+        false => format!("{first}-{last}"),
+    }
+}
