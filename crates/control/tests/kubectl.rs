@@ -94,7 +94,7 @@ fn the_everyday_commands_work() {
     contains(&c.ok("get pods -A -o wide"), &["NOMINATED NODE", "one", "Pending"]);
     contains(
         &c.ok("-n shop describe pod one"),
-        &["Service Account:  default", "QoS Class:       BestEffort"],
+        &["Service Account:  default", "QoS Class:                   BestEffort", "kube-api-access-"],
     );
     contains(&c.ok("-n shop get pod one -o yaml"), &["phase: Pending", "restartPolicy: Always"]);
 
