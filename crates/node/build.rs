@@ -1,6 +1,6 @@
-//! Builds the two static programs that the node carries along: the keeper, which an agent runs from a sealed memfd,
-//! and the toolbox, which is the content of the tool image. They are static because they run where no library can be
-//! trusted: the keeper next to a container's files, the toolbox in an image of its own.
+//! Builds the static programs that the node carries along: the keeper, which an agent runs from a sealed memfd, and the
+//! toolbox and the name server, which are the content of images. They are static because they run where no library can
+//! be trusted: the keeper next to a container's files, the others in images of their own.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -24,7 +24,8 @@ fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
     let target = variable("TARGET");
-    for path in ["Cargo.toml", "Cargo.lock", "crates/keeper", "crates/kernel", "crates/toolbox"] {
+    for path in ["Cargo.toml", "Cargo.lock", "crates/dns", "crates/keeper", "crates/kernel", "crates/toolbox"]
+    {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     let directory = out.join("static");
@@ -42,6 +43,8 @@ fn main() {
             "--locked",
             "--quiet",
             "--package",
+            "dns",
+            "--package",
             "keeper",
             "--package",
             "toolbox",
@@ -56,9 +59,17 @@ fn main() {
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .status()
         .unwrap_or_else(|error| panic!("run cargo for the static programs: {error}"));
-    assert!(status.success(), "building the keeper and the toolbox failed: {status}");
-    for name in ["keeper", "toolbox"] {
-        let program = directory.join(&target).join("release").join(name);
-        println!("cargo::rustc-env={}_PROGRAM={}", name.to_uppercase(), program.display());
+    assert!(status.success(), "building the static programs failed: {status}");
+    for (name, file) in [("DNS", "cofferdam-dns"), ("KEEPER", "keeper"), ("TOOLBOX", "toolbox")] {
+        let program = directory.join(&target).join("release").join(file);
+        println!("cargo::rustc-env={name}_PROGRAM={}", program.display());
+        if name == "DNS" {
+            // Another program is another image: its tag says so, and a cluster takes the new one.
+            let bytes =
+                std::fs::read(&program).unwrap_or_else(|error| panic!("read {}: {error}", program.display()));
+            let mut hasher = std::hash::DefaultHasher::new();
+            std::hash::Hasher::write(&mut hasher, &bytes);
+            println!("cargo::rustc-env=DNS_TAG={:016x}", std::hash::Hasher::finish(&hasher));
+        }
     }
 }

@@ -22,6 +22,7 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "network_policy_scale",
         "a whole reachability table, and one event in a large cluster",
     ),
+    ("dns", "dns", "dns-bench", "answers per second and latency of the name server against dnsmasq"),
     ("api", "control", "api-bench", "creates, GET, LIST of the API server"),
     (
         "paths",

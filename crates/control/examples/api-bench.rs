@@ -39,6 +39,7 @@ async fn main() -> Outcome<()> {
         nodes: Vec::new(),
         service_cidr: "10.96.0.0/16".into(),
         cluster_id: "bench".into(),
+        name_service: None,
         pod_security: Default::default(),
     };
     let mut serving = tokio::spawn(control::run(config));

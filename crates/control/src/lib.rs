@@ -10,6 +10,7 @@ pub mod audit;
 pub mod authorization;
 mod bootstrap;
 pub mod controllers;
+pub mod name_service;
 pub mod pki;
 mod random;
 pub mod scheduler;
@@ -51,6 +52,8 @@ pub struct Config {
     pub service_cidr: String,
     /// Part of the kubeconfig's names, so that two clusters' files can be merged.
     pub cluster_id: String,
+    /// The name service to be had in the cluster; None: none.
+    pub name_service: Option<name_service::NameService>,
     /// What Pod Security asks where a namespace has no labels, and of whom it asks nothing.
     pub pod_security: admission::PodSecurityConfig,
 }
@@ -137,6 +140,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         server.client(apiserver::User::component("system:kube-controller-manager")),
         pki.authority.clone(),
     );
+    if let Some(service) = config.name_service {
+        let made = name_service::run(client, service);
+        parts.spawn(made.then(|()| std::future::pending()));
+    }
     parts.spawn(controllers.map(|_| Err(Error::Ended("controllers"))));
     parts.spawn(apiserver::expire_events(store.clone()).map(|()| Err(Error::Ended("expiry of events"))));
     parts.spawn(async move { Err(Error::StoreFailed(store.failed().await)) });

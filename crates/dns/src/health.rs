@@ -13,6 +13,8 @@ use crate::{Error, State};
 
 const MOST_CONNECTIONS: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long `/ready` waits before it says no.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What happened since the start.
 #[derive(Default)]
@@ -64,6 +66,15 @@ async fn answer(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
     }
     let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let path = std::str::from_utf8(line).ok().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+    if path == "/ready" {
+        // Who looks just before the first lists are whole hears of it at once, and need not come again.
+        let whole = state.zone.borrow().whole();
+        let told = whole.notified();
+        let synced = state.zone.borrow().is_synced();
+        if !synced {
+            drop(timeout(PATIENCE, told).await);
+        }
+    }
     let ready = state.zone.borrow().is_synced();
     let (status, body) = match path {
         "/health" => ("200 OK", "OK".to_owned()),

@@ -177,10 +177,10 @@ impl Client {
     /// Everything there is, into the zone; the version it is of.
     async fn list<T: Watched>(&self, state: &State) -> Result<String, WatchError> {
         #[derive(Deserialize)]
-        struct List<T> {
+        struct List<'a> {
             metadata: ListMeta,
-            #[serde(default = "Vec::new")]
-            items: Vec<T>,
+            #[serde(borrow)]
+            items: Option<Vec<&'a RawValue>>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -194,9 +194,10 @@ impl Client {
             let more = if rest.is_empty() { String::new() } else { format!("&continue={}", escaped(&rest)) };
             let body = self.get(&format!("{}?limit={PAGE}{more}", T::PATH)).await?;
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no list in time");
-            let page: List<T> = serde_json::from_slice(&timeout(LIST, whole(body)).await.map_err(late)??)?;
+            let bytes = timeout(LIST, whole(body)).await.map_err(late)??;
+            let page: List<'_> = serde_json::from_slice(&bytes)?;
             let mut zone = state.zone.borrow_mut();
-            for object in &page.items {
+            for object in page.items.into_iter().flatten().filter_map(read::<T>) {
                 object.put(&mut zone);
                 seen.insert(key(object.meta()));
             }
@@ -240,6 +241,11 @@ impl Client {
     }
 }
 
+/// An object; one that cannot be read costs its own name and no other.
+fn read<T: Watched>(text: &RawValue) -> Option<T> {
+    serde_json::from_str(text.get()).inspect_err(|error| eprintln!("an object of {}: {error}", T::PATH)).ok()
+}
+
 /// One event of a watch.
 fn take<T: Watched>(line: &[u8], state: &State, version: &mut String) -> Result<(), WatchError> {
     #[derive(Deserialize)]
@@ -256,7 +262,7 @@ fn take<T: Watched>(line: &[u8], state: &State, version: &mut String) -> Result<
     if event.kind == "ERROR" {
         return Err(WatchError::Gone);
     }
-    let object: T = serde_json::from_str(event.object.get())?;
+    let Some(object) = read::<T>(event.object) else { return Ok(()) };
     let mut zone = state.zone.borrow_mut();
     match event.kind {
         "ADDED" | "MODIFIED" => object.put(&mut zone),

@@ -37,6 +37,7 @@ pub struct Zone {
     /// Headless Services by the addresses of their endpoints, and how often each has it.
     by_endpoint: HashMap<IpAddr, HashMap<Key, usize>>,
     synced: [bool; 4],
+    whole: std::rc::Rc<tokio::sync::Notify>,
     /// Grows with every change: the serial number of the zone.
     pub serial: u32,
 }
@@ -141,6 +142,7 @@ impl Zone {
             by_address: HashMap::new(),
             by_endpoint: HashMap::new(),
             synced: [false; 4],
+            whole: std::rc::Rc::default(),
             serial: 1,
         }
     }
@@ -152,6 +154,14 @@ impl Zone {
 
     pub fn set_synced(&mut self, kind: Kind) {
         self.synced[kind as usize] = true;
+        if self.is_synced() {
+            self.whole.notify_waiters();
+        }
+    }
+
+    /// Tells when it becomes so.
+    pub fn whole(&self) -> std::rc::Rc<tokio::sync::Notify> {
+        self.whole.clone()
     }
 
     /// Whether the cluster decides about this address, so that nobody else is asked for its name.

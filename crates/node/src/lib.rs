@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod client;
+mod dns_image;
 pub mod images;
 mod keeper_image;
 pub mod net;

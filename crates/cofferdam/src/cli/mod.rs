@@ -148,6 +148,9 @@ struct UpArgs {
     /// IPv6 addresses of the nodes of a dual cluster [default: fd00:cf:88::/64].
     #[arg(long, value_name = "CIDR")]
     node_cidr_v6: Option<Ipv6Net>,
+    /// Make the cluster without a name service: pods resolve names as the machine does.
+    #[arg(long)]
+    no_dns: bool,
     /// Apply these manifests when the nodes are Ready (a file or a directory; may be given again).
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     file: Vec<String>,
@@ -200,6 +203,7 @@ pub fn run(cli: Cli) -> Result<i32> {
                     pods: args.pod_cidr_v6,
                     services: args.service_cidr_v6,
                 },
+                dns: !args.no_dns,
             };
             let up = up::up(&layout, &options)?;
             for line in &up.hidden {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::layout::{CONTROL_UID, Layout, NodeFile};
+use super::layout::{CONTROL_UID, Cluster, Layout, NodeFile};
 
 /// The control process: opens its sockets as root, becomes a user without privileges, and serves.
 pub fn control(layout: &Layout) -> Result<()> {
@@ -48,9 +48,18 @@ pub fn control(layout: &Layout) -> Result<()> {
         nodes,
         service_cidr: cluster.service_cidr.clone(),
         cluster_id: cluster.id.clone(),
+        name_service: name_service(&cluster),
         pod_security,
     })
     .context("serve")
+}
+
+/// What the cluster's name service is given, if it is to have one.
+fn name_service(cluster: &Cluster) -> Option<control::name_service::NameService> {
+    let address = cluster.dns_address()?.into();
+    let v6 = cluster.v6.iter().flat_map(|v6| [&v6.pod_cidr, &v6.service_cidr]);
+    let ranges = [&cluster.pod_cidr, &cluster.service_cidr].into_iter().chain(v6).cloned().collect();
+    Some(control::name_service::NameService { address, image: node::images::dns_image_name(), ranges })
 }
 
 /// The supervisor listens, and hands the sockets over as standard input and output, where /dev/null takes their place.

@@ -36,6 +36,8 @@ pub struct Options {
     pub pod_security: Option<String>,
     pub v4: ranges::Asked,
     pub v6: AskedV6,
+    /// Whether a new cluster gets a name service.
+    pub dns: bool,
 }
 
 /// What `up` found or made, to be told to the user.
@@ -66,8 +68,14 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
                 pod_cidr: v4.pods.to_string(),
                 service_cidr: v4.services.to_string(),
                 v6: options.v6.for_new(options.nodes)?,
-                dns: false,
+                dns: options.dns,
             };
+            if cluster.dns && !cluster.dns_address().is_some_and(|address| v4.services.contains(address)) {
+                bail!(
+                    "the range of Services {} has no tenth address for the name service: a larger one, or --no-dns",
+                    v4.services
+                );
+            }
             layout.write(&cluster)?;
             cluster
         }

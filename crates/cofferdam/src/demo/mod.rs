@@ -130,6 +130,7 @@ fn show(layout: &Layout, args: &DemoArgs, progress: &Progress) -> Result<Rows> {
             pod_security: None,
             v4: Default::default(),
             v6: Default::default(),
+            dns: true,
         },
     )?;
     let store = ImageStore::open(layout.images()).context("open the image store")?;

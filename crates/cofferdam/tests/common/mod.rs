@@ -54,12 +54,16 @@ impl Cluster {
             ("nginx", node::images::stand_in("nginx").expect("a stand-in")),
             ("busybox", node::images::stand_in("busybox").expect("a stand-in")),
         ] {
-            let path = cluster.data.join(format!("{name}.tar"));
-            fs::write(&path, bytes).expect("write an image");
-            cluster.ok(&["image", "load", path.to_str().expect("a path")]);
-            fs::remove_file(&path).expect("remove an image");
+            cluster.load(name, &bytes);
         }
         cluster
+    }
+
+    pub fn load(&self, name: &str, archive: &[u8]) {
+        let path = self.data.join(format!("{name}.tar"));
+        fs::write(&path, archive).expect("write an image");
+        self.ok(&["image", "load", path.to_str().expect("a path")]);
+        fs::remove_file(&path).expect("remove an image");
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {

@@ -118,6 +118,12 @@ async fn the_zone_follows_lists_and_watches() {
         .run_until(async {
             let server = Rc::new(Server::default());
             server.services.borrow_mut().extend([service("a", "10.96.0.1", 1), service("b", "10.96.0.2", 1)]);
+            // Of a kind that nobody expects, and with what Go writes for what is empty.
+            server.services.borrow_mut().push(json!({"metadata": {"name": 1}}));
+            server.services.borrow_mut().push(json!({
+                "metadata": {"name": "out", "namespace": "shop", "labels": null},
+                "spec": {"type": "ExternalName", "externalName": "x.example", "clusterIPs": null, "ports": null},
+            }));
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
             let api = format!("http://{}", listener.local_addr().expect("an address"));
             let serving = server.clone();
@@ -152,7 +158,7 @@ async fn the_zone_follows_lists_and_watches() {
             assert!(!state.zone.borrow().is_synced());
             watch::Client::new(&config).expect("a client").start(&state);
             until("synced", || state.zone.borrow().is_synced()).await;
-            assert!(known("a") && known("b"), "both pages were read");
+            assert!(known("a") && known("b") && known("out"), "all pages were read");
 
             until("a watch on services", || server.events.borrow().is_some()).await;
             server.send("ADDED", &service("c", "10.96.0.3", 2));

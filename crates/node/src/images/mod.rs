@@ -38,7 +38,7 @@ pub use self::{
     name::{ImageRef, NameError},
     pull::{EnsureError, PullEvent, PullPolicy},
     store::{ImageStore, StoreError},
-    tool::{TOOL_IMAGE, stand_in, tool_image},
+    tool::{TOOL_IMAGE, dns_image_name, stand_in, tool_image},
     unpack::UnpackError,
     watch::ImageWatch,
 };

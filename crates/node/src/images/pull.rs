@@ -24,6 +24,7 @@ use super::{
     blob,
     name::{ImageRef, NameError},
     store::{ARCHITECTURE, ImageStore, NewLayer, NewName, StoreError},
+    tool,
 };
 
 /// A container's `imagePullPolicy`.
@@ -94,6 +95,8 @@ pub enum PullError {
     Store(#[from] StoreError),
     #[error("the unpacking task ended: {0}")]
     Task(String),
+    #[error("the image that comes with the program: {0}")]
+    BuiltIn(String),
 }
 
 /// As containerd's default.
@@ -129,7 +132,8 @@ impl ImageStore {
         if let Some(image) = self.resolve(name).map_err(inspect)?.filter(present) {
             return Ok(image);
         }
-        if policy == PullPolicy::Never {
+        let built_in = parsed.as_ref().and_then(tool::built_in);
+        if policy == PullPolicy::Never && built_in.is_none() {
             return Err(EnsureError::Never(name.to_owned()));
         }
         let Some(reference) = parsed else {
@@ -151,7 +155,16 @@ impl ImageStore {
         if let Some(image) = self.resolve(name).map_err(inspect)?.filter(present) {
             return Ok(image);
         }
-        self.pull(&reference, progress).await.map_err(failed)?;
+        match built_in {
+            Some(archive) => {
+                let store = self.clone();
+                tokio::task::spawn_blocking(move || store.load_reader(archive.as_slice()))
+                    .await
+                    .map_err(|error| failed(PullError::Task(error.to_string())))?
+                    .map_err(|error| failed(PullError::BuiltIn(error.to_string())))?;
+            }
+            None => self.pull(&reference, progress).await.map_err(failed)?,
+        }
         self.resolve(name).map_err(inspect)?.ok_or_else(|| failed(PullError::NotFound(full.clone())))
     }
 

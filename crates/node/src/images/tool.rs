@@ -5,8 +5,11 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
-use super::blob;
-use crate::toolbox_image::TOOLBOX;
+use super::{blob, name::ImageRef};
+use crate::{
+    dns_image::{DNS, DNS_TAG},
+    toolbox_image::TOOLBOX,
+};
 
 /// The tool image's name in pods.
 pub const TOOL_IMAGE: &str = "cofferdam/tool:latest";
@@ -57,9 +60,29 @@ pub fn stand_in(name: &str) -> Option<Vec<u8>> {
     }
 }
 
+/// The name of the name server's image: it differs where the program differs.
+pub fn dns_image_name() -> String {
+    format!("cofferdam/dns:{DNS_TAG}")
+}
+
+/// An image that the program holds by itself: it is neither loaded by hand nor pulled, but there when a pod asks for it.
+pub(super) fn built_in(reference: &ImageRef) -> Option<Vec<u8>> {
+    let name = dns_image_name();
+    ImageRef::parse(&name).ok().filter(|own| own == reference)?;
+    let mut tar = Tar::default();
+    for directory in ["bin", "dev", "etc", "proc", "sys", "tmp", "var"] {
+        tar.entry(&format!("{directory}/"), b'5', 0o755, "", &[]);
+    }
+    tar.file("bin/cofferdam-dns", 0o755, DNS);
+    tar.file("etc/passwd", 0o644, b"dns:x:65532:65532::/:/sbin/nologin\n");
+    Some(archive_of(
+        &name,
+        tar.finish(),
+        json!({ "Entrypoint": ["/bin/cofferdam-dns"], "User": "65532:65532" }),
+    ))
+}
+
 fn archive(name: &str, entrypoint: &[&str], command: &[&str]) -> Vec<u8> {
-    let layer = layer();
-    let diff_id = blob::digest(&layer);
     let mut process = json!({
         "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
         "Cmd": command,
@@ -68,6 +91,11 @@ fn archive(name: &str, entrypoint: &[&str], command: &[&str]) -> Vec<u8> {
     if !entrypoint.is_empty() {
         process["Entrypoint"] = json!(entrypoint);
     }
+    archive_of(name, layer(), process)
+}
+
+fn archive_of(name: &str, layer: Vec<u8>, process: serde_json::Value) -> Vec<u8> {
+    let diff_id = blob::digest(&layer);
     let config = json!({
         "architecture": super::store::ARCHITECTURE,
         "os": "linux",
