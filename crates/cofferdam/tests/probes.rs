@@ -23,7 +23,7 @@ spec:
     args: [serve, "8080"]
     ports: [{name: web, containerPort: 8080}]
     readinessProbe: {httpGet: {path: /, port: web}, periodSeconds: 1}
-    livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 1}
+    livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Pod
