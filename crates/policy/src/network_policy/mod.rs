@@ -6,6 +6,7 @@
 //! * [`compile`] keeps a node's rule set ([`ir`]) up to date, event by event, as differences for one transaction.
 //! * [`evaluate`] answers from the API objects themselves, as naively as it can: the oracle all else is tested against.
 //! * [`table`] says for every two ends of a cluster on which ports one reaches the other.
+//! * [`lint`] finds what is probably not what an author meant.
 //! * [`explain`] answers "why may, or may not, A reach B on this port?" for people.
 
 mod cidr;
@@ -15,6 +16,7 @@ pub mod evaluate;
 pub mod explain;
 mod interest;
 pub mod ir;
+pub mod lint;
 pub mod model;
 mod sets;
 pub mod table;

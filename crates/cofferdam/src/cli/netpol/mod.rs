@@ -3,6 +3,7 @@
 mod diff;
 mod files;
 mod groups;
+mod lint;
 pub(super) mod objects;
 mod table;
 
@@ -23,6 +24,8 @@ pub enum NetpolCommand {
     Table(table::TableArgs),
     /// Which connections a change opens or closes, before it is applied; exits 1 if any.
     Diff(diff::DiffArgs),
+    /// What is probably not what the author of a policy meant; exits 1 if anything.
+    Lint(lint::LintArgs),
 }
 
 /// Returns the exit code: 2 for what cannot be done.
@@ -31,6 +34,7 @@ pub fn run(layout: &Layout, command: &NetpolCommand) -> Result<i32> {
     let done = match command {
         NetpolCommand::Table(args) => table::run(layout, args, &mut out),
         NetpolCommand::Diff(args) => diff::run(layout, args, &mut out),
+        NetpolCommand::Lint(args) => lint::run(layout, args, &mut out),
     };
     Ok(done.unwrap_or_else(|error| {
         eprintln!("cofferdam netpol: {error:#}");
