@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::Command,
+    time::Duration,
+};
 
 use common::{Cluster, skipped, text, traces};
 
@@ -284,4 +289,33 @@ fn the_demo_agrees_in_every_row() {
     }
     assert!(rows.len() >= 20, "only {} rows", rows.len());
     assert!(output.status.success());
+}
+
+#[test]
+fn what_needs_root_says_so_in_one_line() {
+    if skipped("what_needs_root_says_so_in_one_line", false) {
+        return;
+    }
+    // The program lies where nobody else may look: a copy for everybody.
+    let directory =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let program = directory.path().join("cofferdam");
+    fs::copy(env!("CARGO_BIN_EXE_cofferdam"), &program).unwrap();
+    for command in ["up", "demo"] {
+        let data = directory.path().join("data");
+        let output = Command::new(&program)
+            .uid(65534)
+            .gid(65534)
+            .arg("--data-dir")
+            .arg(&data)
+            .arg(command)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let want = format!(
+            "cofferdam: `cofferdam {command}` makes namespaces and links: run it as root (sudo cofferdam {command})\n"
+        );
+        assert_eq!(String::from_utf8_lossy(&output.stderr), want);
+        assert!(!data.exists());
+    }
 }
