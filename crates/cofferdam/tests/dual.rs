@@ -33,7 +33,7 @@ fn pods_of_a_dual_cluster_have_both_families_and_reach_each_other_across_nodes()
         return;
     }
     if !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
-        eprintln!("SKIPPED {NAME}: this kernel has no IPv6");
+        testkit::skipped(NAME, "this kernel has no IPv6");
         return;
     }
     let before = machine_ipv6();

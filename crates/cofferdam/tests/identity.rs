@@ -153,7 +153,7 @@ fn a_pod_finds_who_it_is_and_the_api_takes_it_for_that() {
     // From within, by the Service's address and with no more than what is there.
     let user = "system:serviceaccount:default:robot";
     match &kubectl {
-        None => eprintln!("SKIPPED kubectl within a pod of {name}: kubectl is no static program"),
+        None => testkit::skipped(&format!("kubectl within a pod of {name}"), "kubectl is no static program"),
         Some(path) => {
             let program = format!("/kubectl/{}", path.file_name().expect("a name").display());
             let inside = |arguments: &[&str]| {

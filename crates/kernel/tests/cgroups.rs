@@ -6,21 +6,17 @@ use std::rc::Rc;
 
 use kernel::cgroup::{Cgroup, DeviceKind, DeviceRule, Hierarchies, Limits};
 use rustix::process::Pid;
-
-fn skipped(test: &str, why: &str) {
-    eprintln!("SKIPPED {test}: {why}");
-}
+use testkit::{is_root, skipped};
 
 /// This machine's hierarchies, if we may change them.
 fn hierarchies(test: &str) -> Option<Hierarchies> {
-    if !rustix::process::geteuid().is_root() {
-        skipped(test, "needs root");
+    if !is_root(test) {
         return None;
     }
     match Hierarchies::find() {
         Ok(found) => Some(found),
         Err(error) => {
-            skipped(test, &error.to_string());
+            skipped(test, error);
             None
         }
     }

@@ -15,7 +15,7 @@ fn socket(test: &str) -> Option<Socket> {
     match netns::create() {
         Ok(fd) => Some(Socket::open_in(fd.as_fd(), Family::Netfilter).unwrap()),
         Err(error) => {
-            eprintln!("SKIPPED {test}: make a network namespace: {error}");
+            testkit::skipped(test, format_args!("make a network namespace: {error}"));
             None
         }
     }

@@ -34,7 +34,7 @@ fn can_run(test: &str) -> bool {
     } else {
         return true;
     };
-    eprintln!("SKIPPED {test}: needs {lacks}");
+    testkit::skipped(test, format_args!("needs {lacks}"));
     false
 }
 
@@ -205,9 +205,8 @@ fn the_default_profile_refuses_what_a_user_namespace_would_open() {
     let command = ["/bin/busybox", "unshare", "-U", "/bin/busybox", "echo", "made"];
     let (_, text) = run(json!({}), json!({}), "", &command);
     if !text.contains("made") {
-        eprintln!(
-            "SKIPPED the_default_profile_refuses_what_a_user_namespace_would_open: no user namespaces: {text}"
-        );
+        let test = "the_default_profile_refuses_what_a_user_namespace_would_open";
+        testkit::skipped(test, format_args!("no user namespaces: {text}"));
         return;
     }
     let (_, text) = run(json!({"seccompProfile": {"type": "RuntimeDefault"}}), json!({}), "", &command);

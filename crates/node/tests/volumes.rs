@@ -15,15 +15,7 @@ use node::volumes::{PodVolumes, references};
 use policy::{container::MountSource, env::Sources, node_facts::NodeFacts};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use serde_json::{Value, json};
-
-/// False, and says so, where the test cannot run.
-fn is_root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED {test}: needs root");
-    }
-    root
-}
+use testkit::is_root;
 
 /// A pod's directory, unmounted and removed at the end.
 struct Scratch {
@@ -349,7 +341,7 @@ fn host_paths_are_checked_by_their_type() {
     {
         Some(device) => assert_eq!(check(&device.path(), "BlockDevice"), Ok(())),
         None => {
-            eprintln!("SKIPPED host_paths_are_checked_by_their_type: BlockDevice: no block device in /dev")
+            testkit::skipped("host_paths_are_checked_by_their_type: BlockDevice", "no block device in /dev")
         }
     }
 }

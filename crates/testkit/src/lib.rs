@@ -2,4 +2,7 @@
 
 pub mod images;
 pub mod net;
+mod skip;
 pub mod wire;
+
+pub use skip::{is_root, skipped};

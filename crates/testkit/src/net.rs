@@ -473,7 +473,7 @@ pub fn icmp(kind: u8, identifier: u16, sequence: u16) -> Vec<u8> {
 #[macro_export]
 macro_rules! skip {
     ($test:expr, $($why:tt)*) => {{
-        eprintln!("SKIPPED {}: {}", $test, format_args!($($why)*));
+        $crate::skipped($test, format_args!($($why)*));
         return;
     }};
 }

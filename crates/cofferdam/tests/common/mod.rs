@@ -19,11 +19,7 @@ pub fn skipped(test: &str, needs_kubectl: bool) -> bool {
     } else {
         return false;
     };
-    // Past the test harness, which keeps what tests print to itself.
-    let line = format!("SKIPPED {test}: {why}\n");
-    if fs::write("/dev/tty", &line).is_err() {
-        eprint!("{line}");
-    }
+    testkit::skipped(test, why);
     true
 }
 

@@ -160,15 +160,7 @@ pub fn has(program: &str, test: &str) -> bool {
     let there =
         Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success();
     if !there {
-        skipped(test, &format!("{program} is not installed"));
+        testkit::skipped(test, format_args!("{program} is not installed"));
     }
     there
-}
-
-fn skipped(test: &str, why: &str) {
-    let line = format!("SKIPPED {test}: {why}\n");
-    match fs::OpenOptions::new().write(true).open("/dev/tty") {
-        Ok(mut terminal) => terminal.write_all(line.as_bytes()).unwrap(),
-        Err(_) => eprint!("{line}"),
-    }
 }

@@ -12,15 +12,7 @@ use serde_json::{Value, json};
 
 pub const KEEPER: &str = env!("CARGO_BIN_EXE_keeper");
 
-/// Says on the terminal that a test could not run.
-pub fn skipped(test: &str, why: &str) {
-    use std::io::Write;
-    let line = format!("SKIPPED {test}: {why}\n");
-    match std::fs::OpenOptions::new().write(true).open("/dev/tty") {
-        Ok(mut tty) => drop(tty.write_all(line.as_bytes())),
-        Err(_) => eprint!("{line}"),
-    }
-}
+pub use testkit::skipped;
 
 /// Whether this machine can run the tests at all.
 pub fn can_run(test: &str) -> bool {

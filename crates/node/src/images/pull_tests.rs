@@ -30,8 +30,7 @@ impl Drop for Registry {
 
 impl Registry {
     fn start(test: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            writeln!(std::io::stderr(), "SKIPPED {test}: needs root").ok();
+        if !testkit::is_root(test) {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -51,7 +50,7 @@ impl Registry {
                 .stderr(Stdio::null())
                 .spawn();
             let Ok(mut process) = spawned else {
-                writeln!(std::io::stderr(), "SKIPPED {test}: docker-registry is not installed").ok();
+                testkit::skipped(test, "docker-registry is not installed");
                 return None;
             };
             for _ in 0..200 {

@@ -21,8 +21,7 @@ pub(super) struct Fixture {
 }
 
 pub(super) fn fixture(test: &str) -> Option<Fixture> {
-    if !rustix::process::geteuid().is_root() {
-        writeln!(std::io::stderr(), "SKIPPED {test}: needs root").ok();
+    if !testkit::is_root(test) {
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -191,7 +190,7 @@ fn an_archive_comes_through_a_pipe() {
 fn overlayfs_shows_whiteouts_and_opaque_directories_as_the_image_means_them() {
     let Some(fixture) = fixture("images: overlay") else { return };
     let Some(image) = make::busybox("busybox").unwrap() else {
-        writeln!(std::io::stderr(), "SKIPPED images: overlay: no /bin/busybox").ok();
+        testkit::skipped("images: overlay", "no /bin/busybox");
         return;
     };
     fixture.load(&image).unwrap();

@@ -207,8 +207,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_given_to_the_group_and_nothing_outside_it() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED a_tree_is_given_to_the_group_and_nothing_outside_it: needs root");
+        if !testkit::is_root("a_tree_is_given_to_the_group_and_nothing_outside_it") {
             return;
         }
         let dir = std::env::temp_dir().join(format!("cofferdam-ownership-{}", std::process::id()));
