@@ -6,8 +6,11 @@
 //! containers wait until those say that their rules have it. The API server passes the word on from agent to agent, so
 //! that it is known who speaks; as with a status, a node speaks for the pods that are bound to it and for no others.
 //!
-//! A node that does not answer is waited for once, less than a second, and then told but not waited for until it answers
-//! again. What it misses it reads from the pods' statuses.
+//! A node that has not seen the pod itself yet keeps the question until it has: nobody asks again and again. Such a pod
+//! holds up no other one. A node that does not answer is waited for once, for a second at most, and one that answers but sees
+//! none of the pods it is told of once for five; then they are told but not waited for until they take in what they are
+//! told. What a node misses it reads from the pods' statuses, and until then its rules refuse the pod: nothing is ever open
+//! for want of a word.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,12 +33,13 @@ use super::context::lock;
 
 /// A node whose agent says nothing for so long is not waited for.
 const SILENCE: Duration = Duration::from_secs(1);
-/// An agent that is not there may be starting again; it is asked again for so long, with these pauses.
+/// An agent that is not there may be starting again; it is asked again for so long, after a pause that doubles.
 const RESTART: Duration = Duration::from_millis(300);
-const PAUSE: Duration = Duration::from_millis(20);
-/// The longest that a pod waits for nodes that do answer, but have not heard of the pod itself yet.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest that a pod waits for a node that does answer, but has not heard of the pod itself yet.
 const LONGEST: Duration = Duration::from_secs(5);
-/// How long a node waits to hear of a pod before it answers that it has not.
+/// How long a node keeps a question about a pod that it has not heard of before it says so; less than [`SILENCE`]. It
+/// answers as soon as it hears of it.
 pub const HOLD: Duration = Duration::from_millis(100);
 /// How many pods may wait to be announced to a node. More than a node holds.
 const QUEUE: usize = 512;
@@ -81,12 +85,35 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Starts a sender for each of the nodes `others`; must be called within the runtime.
-    pub fn start(client: &kube::Client, others: impl IntoIterator<Item = String>) -> Announcer {
+    /// Starts the senders for each of the nodes `others`; must be called within the runtime. `bound` says which pods are
+    /// still there.
+    pub fn start(
+        client: &kube::Client,
+        bound: &Bound,
+        others: impl IntoIterator<Item = String>,
+    ) -> Announcer {
+        Announcer::with_patience(client, bound, others, LONGEST)
+    }
+
+    fn with_patience(
+        client: &kube::Client,
+        bound: &Bound,
+        others: impl IntoIterator<Item = String>,
+        longest: Duration,
+    ) -> Announcer {
         let peers = others.into_iter().map(|node| {
             let (queue, waiting) = mpsc::channel(QUEUE);
+            let (later, late) = mpsc::channel(QUEUE);
             let follows = Arc::new(AtomicBool::new(true));
-            tokio::spawn(send(client.clone(), node.clone(), waiting, follows.clone()));
+            let teller = Teller {
+                client: client.clone(),
+                node: node.clone(),
+                bound: bound.clone(),
+                follows: follows.clone(),
+                longest,
+            };
+            tokio::spawn(teller.clone().first(waiting, later));
+            tokio::spawn(teller.again(late));
             Peer { node, queue, follows }
         });
         Announcer { peers: peers.collect() }
@@ -110,49 +137,91 @@ impl Announcer {
     }
 }
 
-/// One request to a node at a time; what comes meanwhile goes with the next.
-async fn send(
+/// What speaks to one node. Two tasks: one tells of each pod for the first time, the other asks about those that the node had
+/// not heard of then, so that these hold up no others. Each has one request under way at a time; what comes meanwhile goes
+/// with the next.
+#[derive(Clone)]
+struct Teller {
     client: kube::Client,
     node: String,
-    mut queue: mpsc::Receiver<Waiting>,
+    bound: Bound,
     follows: Arc<AtomicBool>,
-) {
-    let mut batch: Vec<Waiting> = Vec::new();
-    let mut refused: Option<Instant> = None;
-    loop {
-        let room = BATCH.saturating_sub(batch.len());
-        if batch.is_empty() {
-            if queue.recv_many(&mut batch, room).await == 0 {
-                return;
-            }
-        } else {
-            batch.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(room));
-        }
-        match tokio::time::timeout(SILENCE, tell(&client, &node, &batch)).await {
-            Ok(Ok(missing)) => {
-                refused = None;
-                follows.store(true, Ordering::Relaxed);
-                let (late, heard): (Vec<_>, Vec<_>) =
-                    batch.into_iter().partition(|waiting| missing.pods.contains(&waiting.address.uid));
-                for waiting in heard {
-                    // Its pod may be gone by now.
-                    waiting.taken_in.send(()).ok();
-                }
-                batch = late;
-                batch.retain(|waiting| waiting.since.elapsed() < LONGEST);
-                if !batch.is_empty() {
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-            Ok(Err(_)) if refused.get_or_insert_with(Instant::now).elapsed() < RESTART => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            // Those who wait learn it by their channel's end. The node reads the pods' statuses when it is there again.
-            Ok(Err(_)) | Err(_) => {
-                follows.store(false, Ordering::Relaxed);
-                batch.clear();
+    /// The longest that a pod waits for a node that has not heard of it.
+    longest: Duration,
+}
+
+impl Teller {
+    async fn first(self, mut queue: mpsc::Receiver<Waiting>, later: mpsc::Sender<Waiting>) {
+        let mut batch = Vec::new();
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            let late = self.ask(std::mem::take(&mut batch)).await.unwrap_or_default();
+            for one in late.into_iter().filter(|waiting| !waiting.taken_in.is_closed()) {
+                // Where there is no room, who waits learns it by the channel's end, as below.
+                later.try_send(one).ok();
             }
         }
+    }
+
+    async fn again(self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut batch: Vec<Waiting> = Vec::new();
+        // When the node last took in a pod that it had not heard of.
+        let mut last_heard = None;
+        loop {
+            let room = BATCH.saturating_sub(batch.len());
+            if batch.is_empty() {
+                if queue.recv_many(&mut batch, room).await == 0 {
+                    return;
+                }
+            } else {
+                batch.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(room));
+            }
+            let asked = batch.len();
+            // The node keeps the question until it has an answer: this does not turn by itself.
+            batch = self.ask(std::mem::take(&mut batch)).await.unwrap_or_default();
+            if batch.len() < asked {
+                last_heard = Some(Instant::now());
+            }
+            // What is gone here as well the node need never hear of, and who has given up waits no more.
+            batch.retain(|waiting| {
+                self.bound.node_of(&waiting.address.uid).is_some() && !waiting.taken_in.is_closed()
+            });
+            let overdue = |waiting: &Waiting| waiting.since.elapsed() >= self.longest;
+            if batch.iter().any(|one| overdue(one) && last_heard.is_none_or(|heard| heard < one.since)) {
+                // It has heard of no pod for so long: its watch stands still, and the next pod would wait in vain too.
+                self.follows.store(false, Ordering::Relaxed);
+            }
+            batch.retain(|waiting| !overdue(waiting));
+        }
+    }
+
+    /// Those of the pods that the node has not heard of yet; the others' starts go on. None if it does not answer: those
+    /// who wait learn it by their channel's end, and the node reads the pods' statuses when it is there again.
+    async fn ask(&self, batch: Vec<Waiting>) -> Option<Vec<Waiting>> {
+        let began = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let missing = loop {
+            match tokio::time::timeout(SILENCE, tell(&self.client, &self.node, &batch)).await {
+                Ok(Ok(missing)) => break missing,
+                Ok(Err(_)) if began.elapsed() < RESTART && self.follows.load(Ordering::Relaxed) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Ok(Err(_)) | Err(_) => {
+                    self.follows.store(false, Ordering::Relaxed);
+                    return None;
+                }
+            }
+        };
+        let (late, heard): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|waiting| missing.pods.contains(&waiting.address.uid));
+        if !heard.is_empty() {
+            self.follows.store(true, Ordering::Relaxed);
+        }
+        for waiting in heard {
+            // Its pod may be gone by now.
+            waiting.taken_in.send(()).ok();
+        }
+        Some(late)
     }
 }
 
@@ -336,18 +405,116 @@ mod tests {
         assert!(told.pods.is_empty() && told.holders.is_empty());
     }
 
+    /// A bound pod as the agent itself knows it.
+    fn known(bound: &Bound, uid: &str) -> Address {
+        lock(&bound.0).insert(uid.to_owned(), "node-1".to_owned());
+        address(uid, "10.244.1.2")
+    }
+
     #[tokio::test]
     async fn a_node_that_does_not_answer_is_waited_for_once() {
         // Nobody listens there.
         let client = crate::client::unix("/nonexistent/control.sock");
-        let announcer = Announcer::start(&client, ["node-2".to_owned()]);
+        let bound = Bound::default();
+        let announcer = Announcer::start(&client, &bound, ["node-2".to_owned()]);
         let nodes = ["node-2".to_owned(), "node-3".to_owned()].into();
-        assert_eq!(announcer.announce(&address("p", "10.244.1.2"), &nodes).await, ["node-2"]);
-        while announcer.peers[0].follows.load(Ordering::Relaxed) {
-            tokio::time::sleep(PAUSE).await;
-        }
+        assert_eq!(announcer.announce(&known(&bound, "p"), &nodes).await, ["node-2"]);
+        assert!(!announcer.peers[0].follows.load(Ordering::Relaxed));
         let began = Instant::now();
-        assert_eq!(announcer.announce(&address("q", "10.244.1.3"), &nodes).await, ["node-2"]);
+        assert_eq!(announcer.announce(&known(&bound, "q"), &nodes).await, ["node-2"]);
         assert!(began.elapsed() < RESTART, "the next pod does not wait");
+    }
+
+    /// Another node behind the API server: answers each request by what `hears` makes of the pods in it.
+    async fn other_node<F>(
+        socket: &std::path::Path,
+        hears: impl Fn(Vec<String>) -> F + Clone + Send + 'static,
+    ) where
+        F: Future<Output = Vec<String>> + Send + 'static,
+    {
+        use http_body_util::{BodyExt, Full};
+        use hyper::{Response, body::Incoming, service::service_fn};
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let hears = hears.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let hears = hears.clone();
+                    async move {
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let announcement: Announcement = serde_json::from_slice(&body).unwrap();
+                        let uids = announcement.pods.into_iter().map(|pod| pod.uid).collect();
+                        let missing = Missing { pods: hears(uids).await };
+                        let body = serde_json::to_vec(&missing).unwrap();
+                        Ok::<_, std::convert::Infallible>(Response::new(Full::new(bytes::Bytes::from(body))))
+                    }
+                });
+                let stream = hyper_util::rt::TokioIo::new(stream);
+                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(stream, service));
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_the_other_node_has_not_heard_of_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("control.sock");
+        // It keeps a question about `late` as long as it may, and never hears of it.
+        other_node(&socket, async |uids: Vec<String>| {
+            let late: Vec<String> = uids.into_iter().filter(|uid| uid == "late").collect();
+            if !late.is_empty() {
+                tokio::time::sleep(HOLD).await;
+            }
+            late
+        })
+        .await;
+        let bound = Bound::default();
+        let announcer = Arc::new(Announcer::start(&crate::client::unix(&socket), &bound, ["node-2".into()]));
+        let nodes: BTreeSet<String> = ["node-2".to_owned()].into();
+        let late = {
+            let (announcer, address, nodes) = (announcer.clone(), known(&bound, "late"), nodes.clone());
+            tokio::spawn(async move { announcer.announce(&address, &nodes).await })
+        };
+        for number in 0..20 {
+            let address = known(&bound, &format!("p{number}"));
+            assert_eq!(announcer.announce(&address, &nodes).await, Vec::<String>::new());
+        }
+        assert!(!late.is_finished(), "the others did not wait for it");
+        // Once it is gone here, nobody waits for the other node to hear of it; that node still follows.
+        lock(&bound.0).remove("late");
+        assert_eq!(late.await.unwrap(), ["node-2"]);
+        assert!(announcer.peers[0].follows.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_watch_stands_still_is_waited_for_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("control.sock");
+        let sees = Arc::new(AtomicBool::new(false));
+        let seeing = sees.clone();
+        other_node(&socket, move |uids| {
+            let sees = seeing.load(Ordering::Relaxed);
+            async move {
+                if sees {
+                    return Vec::new();
+                }
+                tokio::time::sleep(HOLD).await;
+                uids
+            }
+        })
+        .await;
+        let bound = Bound::default();
+        let client = crate::client::unix(&socket);
+        let announcer = Announcer::with_patience(&client, &bound, ["node-2".to_owned()], HOLD);
+        let nodes: BTreeSet<String> = ["node-2".to_owned()].into();
+        assert_eq!(announcer.announce(&known(&bound, "p"), &nodes).await, ["node-2"]);
+        let follows = || announcer.peers[0].follows.load(Ordering::Relaxed);
+        assert!(!follows(), "the next pod is told and not waited for");
+        sees.store(true, Ordering::Relaxed);
+        while !follows() {
+            announcer.announce(&known(&bound, "q"), &nodes).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(announcer.announce(&known(&bound, "r"), &nodes).await, Vec::<String>::new());
     }
 }

@@ -88,6 +88,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let images_changed = watch::images(&images)?;
     let services = watch::services(client.clone());
     let announced = tokio::sync::mpsc::channel(ANNOUNCED);
+    let bound = announce::Bound::default();
     let ctx = Arc::new(Context {
         facts: facts::find(&config),
         images,
@@ -98,8 +99,8 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             .map_err(AgentError::Keeper)?,
         images_changed,
         services,
-        bound: announce::Bound::default(),
-        announcer: announce::Announcer::start(&client, config.others()),
+        announcer: announce::Announcer::start(&client, &bound, config.others()),
+        bound,
         announced: announced.0,
         views: Mutex::default(),
         client,

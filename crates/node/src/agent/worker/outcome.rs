@@ -14,7 +14,8 @@ use super::{
         sandbox::{self, SandboxError},
         start::{self, StartError},
     },
-    Done, Subtask, Worker,
+    Done, Worker,
+    begin::Subtask,
     killing::Why,
 };
 
@@ -46,8 +47,14 @@ impl Worker {
                 self.image_failed(&container, &error);
             }
             Done::Run { start, result } => self.run_done(&start, result),
-            Done::Refreshed(Ok(())) | Done::Measured(Ok(None)) => {}
-            Done::Refreshed(Err(message)) | Done::Measured(Err(message)) => {
+            Done::Measured(Ok(None)) => {}
+            Done::Refreshed(Ok(())) => drop(self.retries.remove(&Subtask::Refresh)),
+            Done::Refreshed(Err(message)) => {
+                self.event(None, Kind::Warning, "FailedMount", &message);
+                self.stale = true;
+                self.retry(Subtask::Refresh);
+            }
+            Done::Measured(Err(message)) => {
                 self.event(None, Kind::Warning, "FailedMount", &message);
             }
             Done::Measured(Ok(Some(message))) => {
