@@ -10,10 +10,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()) {
+    let done = cli::run(cli::Cli::parse());
+    if cli::out::reader_is_gone() {
+        return ExitCode::from(cli::out::NOBODY_READS);
+    }
+    match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            eprintln!("cofferdam: {error:#}");
+            cli::out::complain(format_args!("cofferdam: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -44,6 +44,47 @@ fn down_leaves_nothing_behind_also_after_everything_was_killed() {
 }
 
 #[test]
+fn a_data_directory_that_the_control_process_cannot_enter_is_refused_at_once() {
+    if skipped("a_data_directory_that_the_control_process_cannot_enter_is_refused_at_once", false) {
+        return;
+    }
+    let above = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    fs::set_permissions(above.path(), fs::Permissions::from_mode(0o700)).expect("chmod");
+    let cluster = Cluster { data: above.path().join("data") };
+    let refused = cluster.run(&["up"]);
+    let words = format!("cannot enter {0}, which has no x bit for it", above.path().display());
+    assert!(!refused.status.success() && text(&refused).contains(&words), "{}", text(&refused));
+    assert!(text(&refused).contains(&format!("chmod o+x {}", above.path().display())), "{}", text(&refused));
+    assert!(!cluster.data.exists(), "nothing is half made");
+}
+
+#[test]
+fn a_command_whose_reader_goes_away_ends_quietly() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let manifest = dir.path().join("pods.yaml");
+    let pod = |number: u32| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p{number}}}, spec: {{containers: [{{name: c, image: x}}]}}}}\n---\n"
+        )
+    };
+    // More than a pipe holds.
+    fs::write(&manifest, (0..1000).map(pod).collect::<String>()).expect("write");
+    let file = manifest.to_str().expect("a path");
+    for command in [
+        ["check", "-f", file].as_slice(),
+        &["netpol", "table", "-f", file],
+        &["plan", "-f", file],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_cofferdam")).args(command).stdout(writer).output().expect("run");
+        assert_eq!((output.status.code(), text(&output).as_str()), (Some(141), ""), "{command:?}");
+    }
+}
+
+#[test]
 fn the_administrators_pod_security_is_kept_with_the_cluster() {
     if skipped("the_administrators_pod_security_is_kept_with_the_cluster", false) {
         return;

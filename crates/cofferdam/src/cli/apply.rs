@@ -9,6 +9,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use super::manifests::{self, Manifest};
+use super::out;
 use super::remote::{self, Remote, Resource, report, while_doing, with_query};
 use super::three_way;
 
@@ -46,7 +47,7 @@ pub enum DryRun {
 
 /// Returns the exit code. One manifest that fails does not keep the others from being applied.
 pub async fn apply(client: Client, args: ApplyArgs) -> Result<i32> {
-    report(run(client, &args, &mut std::io::stdout()).await)
+    report(run(client, &args, &mut out::stdout()).await)
 }
 
 /// Writes what standard output gets to `out`.

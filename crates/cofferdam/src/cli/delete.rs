@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::duration;
 use super::manifests;
+use super::out;
 use super::remote::{self, Remote, Resource, explain, report, request, while_doing, with_query};
 
 const JSON: &str = "application/json";
@@ -63,7 +64,7 @@ pub struct DeleteArgs {
 
 /// Returns the exit code.
 pub async fn delete(client: Client, args: DeleteArgs) -> Result<i32> {
-    report(run(client, &args, &mut std::io::stdout()).await)
+    report(run(client, &args, &mut out::stdout()).await)
 }
 
 /// One object that is to go.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::describe_pod;
 use super::manifests;
+use super::out;
 use super::remote::{Remote, Resource, report, with_query};
 
 const JSON: &str = "application/json";
@@ -40,7 +41,7 @@ pub struct DescribeArgs {
 
 /// Returns the exit code.
 pub async fn describe(client: Client, args: DescribeArgs) -> Result<i32> {
-    report(run(client, &args, &mut std::io::stdout()).await)
+    report(run(client, &args, &mut out::stdout()).await)
 }
 
 /// Writes what standard output gets to `out`.

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::remote::{Remote, explain, report};
-use super::{pods, terminal};
+use super::{out, pods, terminal};
 
 #[derive(Args, Debug, Default)]
 #[command(after_help = "Examples:
@@ -85,8 +85,8 @@ async fn converse(mut process: AttachedProcess, with_stdin: bool) -> Result<Opti
     let sizes = process.terminal_size();
 
     let output = async {
-        let out = copy(stdout, std::io::stdout());
-        let err = copy(stderr, std::io::stderr());
+        let out = copy(stdout, out::stdout());
+        let err = copy(stderr, out::stderr());
         tokio::try_join!(out, err)
     };
     let feed = async {

@@ -9,6 +9,7 @@ use kube::{Client, core::WatchEvent};
 use serde_json::{Value, json};
 
 use super::manifests;
+use super::out;
 use super::remote::{Remote, Resource, explain, report, request, with_query};
 use super::yaml;
 
@@ -67,7 +68,7 @@ pub enum Output {
 
 /// Returns the exit code.
 pub async fn get(client: Client, args: GetArgs) -> Result<i32> {
-    report(run(client, &args, &mut std::io::stdout()).await)
+    report(run(client, &args, &mut out::stdout()).await)
 }
 
 /// Writes what standard output gets to `out`.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use node::images::ImageStore;
 
+use super::out;
 use super::table::Table;
 use crate::cluster::layout::{Layout, make_dir};
 
@@ -35,7 +36,7 @@ pub fn run(layout: &Layout, command: ImageCommand) -> Result<()> {
     layout.read()?;
     make_dir(&layout.images(), 0o700)?;
     let store = ImageStore::open(layout.images()).context("open the image store")?;
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     match command {
         ImageCommand::Load { files } => {
             for file in files {

@@ -5,6 +5,7 @@ use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::out;
 use crate::cluster::layout::Layout;
 
 #[derive(Args)]
@@ -29,7 +30,7 @@ pub struct KubeconfigArgs {
 
 pub fn run(layout: &Layout, args: &KubeconfigArgs) -> Result<()> {
     let cluster = layout.read()?;
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let Some(user) = &args.user else {
         return writeln!(out, "{}", layout.kubeconfig().display()).context("print the path");
     };

@@ -9,6 +9,7 @@ use futures::AsyncReadExt;
 use kube::Client;
 
 use super::duration;
+use super::out;
 use super::pods::{self, Chosen};
 use super::remote::{self, Remote, explain, report, request, with_query};
 
@@ -126,7 +127,7 @@ async fn stream(
 }
 
 fn write(bytes: &[u8]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     out.write_all(bytes)?;
     out.flush()?;
     Ok(())

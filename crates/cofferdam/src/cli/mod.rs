@@ -14,6 +14,7 @@ mod kubeconfig;
 pub mod logs;
 pub mod manifests;
 mod netpol;
+pub mod out;
 mod plan;
 mod plan_env;
 mod pods;
@@ -28,7 +29,7 @@ mod why;
 mod yaml;
 
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -227,7 +228,7 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Down { keep_data } => {
             need_root("down")?;
             let keep = if keep_data { Keep::Data } else { Keep::Nothing };
-            let mut out = std::io::stdout().lock();
+            let mut out = out::stdout();
             match down::down(&layout, keep)? {
                 true => writeln!(out, "the cluster in {} is gone", layout.data().display())?,
                 false => writeln!(out, "no cluster in {}", layout.data().display())?,
@@ -254,9 +255,7 @@ pub fn run(cli: Cli) -> Result<i32> {
             images::run(&layout, command)?;
             Ok(0)
         }
-        Command::Check(args) => {
-            check::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
-        }
+        Command::Check(args) => check::run(&args, &mut out::stdout(), &mut out::stderr()),
         Command::Plan(args) => {
             plan::run(&layout, &args)?;
             Ok(0)
@@ -268,7 +267,10 @@ pub fn run(cli: Cli) -> Result<i32> {
             Ok(0)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "cofferdam", &mut std::io::stdout());
+            // Into memory first: what is given a stream that fails, it panics on.
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "cofferdam", &mut text);
+            out::stdout().write_all(&text)?;
             Ok(0)
         }
         Command::Internal { role } => {
@@ -316,7 +318,7 @@ fn need_root(command: &str) -> Result<()> {
 }
 
 fn tell_up(layout: &Layout, up: &up::Up) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let nodes = up.cluster.nodes;
     let plural = if nodes == 1 { "node is" } else { "nodes are" };
     match up.was_running {
@@ -330,11 +332,6 @@ fn tell_up(layout: &Layout, up: &up::Up) -> Result<()> {
     writeln!(out, "  cofferdam{option} image load IMAGE.tar     give the nodes an image")?;
     writeln!(out, "  cofferdam{option} down                     take everything away again")?;
     Ok(())
-}
-
-/// Whether to colour what goes to standard output.
-pub fn coloured() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// A runtime for a command's requests.

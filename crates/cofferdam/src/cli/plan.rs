@@ -17,6 +17,7 @@ use policy::{
 };
 use serde_json::{Value, json};
 
+use super::out;
 use super::plan_env::{self, Environment, Objects};
 use crate::cluster::layout::Layout;
 
@@ -63,7 +64,7 @@ pub fn run(layout: &Layout, args: &PlanArgs) -> Result<()> {
     for pod in pods {
         plans.push(plan(layout, pod, &objects)?);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     for plan in plans {
         if args.output == "json" {
             serde_json::to_writer_pretty(&mut out, &plan.json())?;

@@ -312,20 +312,11 @@ pub fn reason(error: &anyhow::Error) -> &str {
 pub fn report(result: Result<i32>) -> Result<i32> {
     match result {
         Ok(code) => Ok(code),
-        Err(error) if is_closed_pipe(&error) => Ok(0),
         Err(error) => {
-            eprintln!("{error:#}");
+            super::out::complain(format_args!("{error:#}"));
             Ok(1)
         }
     }
-}
-
-/// Whoever read our output has gone (`| head`): nothing to say to anybody.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use node::agent::programmed;
 
+use super::out;
 use super::table::Table;
 use crate::cluster::{
     layout::Layout,
@@ -71,7 +72,7 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
         whole &= ready && init.is_some() && agent.is_some();
         rows.push((name, ready, init, agent, running, all, policies));
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if json {
         let nodes: Vec<_> = rows
             .iter()

@@ -9,6 +9,7 @@ use policy::network_policy::explain::{
 };
 
 use super::netpol::objects::Objects;
+use super::out;
 use crate::cluster::layout::Layout;
 
 #[derive(Args, Debug)]
@@ -49,7 +50,7 @@ const UNANSWERED: i32 = 2;
 /// Returns the exit code.
 pub fn run(layout: &Layout, args: &WhyArgs) -> Result<i32> {
     let answered = answer(layout, args).and_then(|answer| {
-        let mut out = std::io::stdout().lock();
+        let mut out = out::stdout();
         match args.output.as_str() {
             "json" => {
                 serde_json::to_writer_pretty(&mut out, &answer)?;
@@ -60,7 +61,7 @@ pub fn run(layout: &Layout, args: &WhyArgs) -> Result<i32> {
         Ok(if answer.verdict == Outcome::Allowed { 0 } else { 1 })
     });
     Ok(answered.unwrap_or_else(|error| {
-        eprintln!("cofferdam why: {error:#}");
+        out::complain(format_args!("cofferdam why: {error:#}"));
         UNANSWERED
     }))
 }

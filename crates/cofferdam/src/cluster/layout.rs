@@ -1,7 +1,8 @@
 //! What a cluster is called and where its parts lie: the file `cluster.json` and every path below the data directory.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     net::{Ipv4Addr, Ipv6Addr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -205,6 +206,14 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 /// Replaces a file whole, so that a reader sees the old or the new one.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let draft = path.with_extension("new");
-    fs::write(&draft, bytes).with_context(|| format!("write {}", draft.display()))?;
+    // Some of these directories are a node's too, and its pods may have put a link there that leads elsewhere.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", draft.display()));
+        }
+        _ => {}
+    }
+    let write = || fs::OpenOptions::new().write(true).create_new(true).open(&draft)?.write_all(bytes);
+    write().with_context(|| format!("write {}", draft.display()))?;
     fs::rename(&draft, path).with_context(|| format!("rename to {}", path.display()))
 }

@@ -7,6 +7,8 @@ pub mod node_init;
 pub mod processes;
 pub mod ranges;
 pub mod ranges_v6;
+pub mod reach;
+mod restarts;
 pub mod roles;
 pub mod supervisor;
 pub mod up;

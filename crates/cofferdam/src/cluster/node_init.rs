@@ -14,7 +14,7 @@ use std::{
     },
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -28,10 +28,10 @@ use rustix::{
     process::{WaitOptions, wait},
 };
 
-use super::layout::{Layout, make_dir};
-
-/// A restarted agent waits this long, so that one that fails at once does not take a whole core.
-const AGENT_PAUSE: Duration = Duration::from_millis(200);
+use super::{
+    layout::{Layout, make_dir},
+    restarts::Restarts,
+};
 
 /// First step: prints the PID of the node's init, seen from here, on standard output and returns.
 pub fn prepare(layout: &Layout, node: &str) -> Result<()> {
@@ -101,6 +101,7 @@ pub fn run(layout: &Layout, node: &str) -> Result<()> {
     if word.trim() != "go" {
         return Ok(());
     }
+    let mut restarts = Restarts::new(Instant::now());
     loop {
         let mut agent = start_agent(layout, node)?;
         loop {
@@ -114,7 +115,7 @@ pub fn run(layout: &Layout, node: &str) -> Result<()> {
         // Already reaped above; this only clears the handle.
         let status = agent.try_wait();
         eprintln!("the agent of {node} ended ({status:?}); starting it again");
-        std::thread::sleep(AGENT_PAUSE);
+        std::thread::sleep(restarts.ended(Instant::now()));
     }
 }
 

@@ -2,15 +2,17 @@
 //! nothing else as root but carry connections from 127.0.0.1 to the ports that pods and services declare.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, TcpListener},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Stdio,
-    time::Duration,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use node::net::fabric::{Fabric, FabricConfig};
 use tokio::{
     process::{Child, Command},
@@ -21,10 +23,8 @@ use super::{
     layout::{Cluster, Layout, NodeFile, make_dir, node_name, write_atomically},
     listener,
     processes::{self, Role},
+    restarts::Restarts,
 };
-
-/// What ends is started again after this pause, so that one that fails at once does not take a whole core.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs until killed. Prints `started` on standard output once every part runs.
 pub fn run(layout: &Layout) -> Result<()> {
@@ -55,7 +55,8 @@ fn listen(layout: &Layout) -> Result<(Cluster, TcpListener)> {
     Ok((cluster, listener))
 }
 
-enum Ended {
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
     Control,
     Node(u32),
 }
@@ -70,26 +71,35 @@ async fn supervise(layout: &Layout) -> Result<()> {
         fabric,
         cluster,
         ended: mpsc::channel(16),
+        restarts: HashMap::new(),
     };
     supervisor.start_control()?;
     for index in 1..=supervisor.cluster.nodes {
         supervisor.start_or_adopt_node(index)?;
     }
     listener::start(layout, &supervisor.cluster, supervisor.fabric.netns())?;
+    let started = Instant::now();
     println!("started");
     std::io::stdout().flush().context("report the start")?;
 
-    while let Some(ended) = supervisor.ended.1.recv().await {
-        tokio::time::sleep(PAUSE).await;
-        match ended {
-            Ended::Control => supervisor.start_control()?,
-            Ended::Node(index) => {
-                eprintln!("{} ended; starting it again", node_name(index));
-                supervisor.start_node(index)?;
+    let mut resting = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(part) = supervisor.ended.1.recv() => {
+                let restarts = supervisor.restarts.entry(part).or_insert_with(|| Restarts::new(started));
+                let pause = restarts.ended(Instant::now());
+                // The others are not held up by one that rests.
+                resting.push(tokio::time::sleep(pause).map(move |()| part));
             }
+            Some(part) = resting.next() => match part {
+                Part::Control => supervisor.start_control()?,
+                Part::Node(index) => {
+                    eprintln!("{} ended; starting it again", node_name(index));
+                    supervisor.start_node(index)?;
+                }
+            },
         }
     }
-    Ok(())
 }
 
 /// The fabric that surviving nodes hold, else a new one.
@@ -130,7 +140,8 @@ struct Supervisor {
     tls_for_pods: TcpListener,
     cluster: Cluster,
     fabric: Fabric,
-    ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
+    ended: (mpsc::Sender<Part>, mpsc::Receiver<Part>),
+    restarts: HashMap<Part, Restarts>,
 }
 
 impl Supervisor {
@@ -153,19 +164,17 @@ impl Supervisor {
         let tls_for_pods = OwnedFd::from(self.tls_for_pods.try_clone().context("dup")?);
         let mut role = self.role(Role::Control, "control")?;
         let child = role.stdin(tls).stdout(tls_for_pods).spawn().context("start the control process")?;
-        self.watch(child, Ended::Control);
+        self.watch(child);
         Ok(())
     }
 
-    fn watch(&self, mut child: Child, ended: Ended) {
+    fn watch(&self, mut child: Child) {
         let sender = self.ended.0.clone();
         tokio::spawn(async move {
             let status = child.wait().await;
-            if let Ended::Control = ended {
-                eprintln!("the control process ended ({status:?}); starting it again");
-            }
+            eprintln!("the control process ended ({status:?}); starting it again");
             // The receiver is gone only when the supervisor itself ends.
-            drop(sender.send(ended).await);
+            sender.send(Part::Control).await.ok();
         });
     }
 
@@ -239,7 +248,7 @@ impl Supervisor {
                 Ok(_) | Err(rustix::io::Errno::CHILD) => {}
                 Err(error) => eprintln!("reap {}: {error}", node_name(index)),
             }
-            drop(sender.send(Ended::Node(index)).await);
+            sender.send(Part::Node(index)).await.ok();
         });
         Ok(())
     }

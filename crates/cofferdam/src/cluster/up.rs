@@ -22,6 +22,7 @@ use super::{
     processes::{self, Role},
     ranges,
     ranges_v6::AskedV6,
+    reach,
 };
 
 /// The port of Kubernetes' API server; taken when it is free.
@@ -51,6 +52,9 @@ pub struct Up {
 
 pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
     let began = Instant::now();
+    // Every mode below is chosen; what the user's shell takes away from new files is not for a cluster's parts.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    reach::check(layout.data(), CONTROL_UID)?;
     make_dir(layout.data(), 0o755)?;
     let lock = File::open(layout.data()).context("open the data directory")?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)

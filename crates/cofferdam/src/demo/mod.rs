@@ -86,7 +86,7 @@ pub fn run(layout: &Layout, args: &DemoArgs) -> Result<i32> {
         false => drop(cleanup),
     }
     let disagree = rows.0.iter().filter(|row| !row.agrees).count();
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::cli::out::stdout();
     if args.output == "json" {
         writeln!(out, "{}", serde_json::to_string_pretty(&rows.0)?)?;
     } else {
@@ -177,7 +177,7 @@ impl Progress {
 }
 
 fn write_table(out: &mut impl Write, rows: &[Row]) -> Result<()> {
-    let coloured = crate::cli::coloured();
+    let coloured = crate::cli::out::coloured();
     let width = |text: fn(&Row) -> &str, least: usize| {
         rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0).max(least)
     };

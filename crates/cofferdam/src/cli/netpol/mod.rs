@@ -12,7 +12,7 @@ use clap::Subcommand;
 use policy::network_policy::ir::Cidr;
 
 use self::objects::Objects;
-use crate::cluster::layout::Layout;
+use crate::{cli::out, cluster::layout::Layout};
 
 /// Where pods' addresses are from, where no cluster says so.
 const POD_RANGE: &str = "10.244.0.0/16";
@@ -30,14 +30,14 @@ pub enum NetpolCommand {
 
 /// Returns the exit code: 2 for what cannot be done.
 pub fn run(layout: &Layout, command: &NetpolCommand) -> Result<i32> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let done = match command {
         NetpolCommand::Table(args) => table::run(layout, args, &mut out),
         NetpolCommand::Diff(args) => diff::run(layout, args, &mut out),
         NetpolCommand::Lint(args) => lint::run(layout, args, &mut out),
     };
     Ok(done.unwrap_or_else(|error| {
-        eprintln!("cofferdam netpol: {error:#}");
+        out::complain(format_args!("cofferdam netpol: {error:#}"));
         FAILED
     }))
 }
