@@ -96,6 +96,12 @@ async fn pod_security(client: &Client) -> Outcome<()> {
     }
     report("POST of a pod, dry run, no Pod Security", &without);
     report("POST of a pod, dry run, restricted enforced", &with);
+    let middle = |mut taken: Vec<Duration>| {
+        taken.sort();
+        taken.get(taken.len() / 2).copied().unwrap_or_default().as_secs_f64()
+    };
+    let (without, with) = (middle(without), middle(with));
+    println!("share of Pod Security in that POST: {:.1} %", (with - without) / with * 100.0);
     Ok(())
 }
 

@@ -136,10 +136,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     let scheduler = scheduler::run(server.client(apiserver::User::new("system:kube-scheduler", [])));
     parts.spawn(scheduler.map(|_| Err(Error::Ended("scheduler"))));
-    let controllers = controllers::run(
-        server.client(apiserver::User::component("system:kube-controller-manager")),
-        pki.authority.clone(),
-    );
+    let for_controllers = server.clone();
+    let controllers = controllers::run(move |user| for_controllers.client(user), pki.authority.clone());
     if let Some(service) = config.name_service {
         let made = name_service::run(client, service);
         parts.spawn(made.then(|()| std::future::pending()));

@@ -1,6 +1,7 @@
-//! Who may do what, over the real router: the default roles, escalation, reviews, impersonation, anonymous requests.
+//! Who may do what, over the real router: the default roles, escalation, reviews, impersonation, anonymous requests. Each
+//! refusal is looked up in the audit log too.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use control::{
     apiserver::{ApiServer, ServiceRanges, Settings, User},
@@ -14,6 +15,15 @@ use serde_json::{Value, json};
 struct Server {
     server: Arc<ApiServer>,
     loops: tokio::task::JoinHandle<()>,
+    /// Holds `audit.log`.
+    log: tempfile::TempDir,
+}
+
+/// An answer, and its number in the audit log.
+struct Answer {
+    code: u16,
+    value: Value,
+    audit_id: String,
 }
 
 impl Drop for Server {
@@ -34,19 +44,21 @@ fn jane() -> User {
 impl Server {
     /// With the default roles, whose sums are written; namespaces `d` and `e`; jane may `edit` in `d`.
     async fn start() -> Server {
+        let log = tempfile::tempdir().unwrap();
         let settings = Settings {
             address: "127.0.0.1:6443".into(),
             run_dir: "/nonexistent".into(),
             ranges: ServiceRanges::with_cidr("10.96.0.0/16"),
             tokens: Arc::new(control::tokens::Tokens::ephemeral().unwrap()),
-            audit: control::audit::Audit::none(),
+            audit: control::audit::Audit::open(fs::File::open(log.path()).unwrap().into()).unwrap(),
             pod_security: Default::default(),
         };
         let server = ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap();
         let client = server.client(User::component("system:apiserver"));
         authorization::bootstrap::run(&client).await.unwrap();
-        let loops = tokio::spawn(controllers::run(client, "the CA".to_owned()));
-        let server = Server { server, loops };
+        let for_loops = server.clone();
+        let loops = controllers::run(move |user| for_loops.client(user), "the CA".to_owned());
+        let server = Server { server, loops: tokio::spawn(loops), log };
         for name in ["d", "e"] {
             server.made("/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
             let secret = json!({"metadata": {"name": "s"}});
@@ -71,6 +83,18 @@ impl Server {
         headers: &[(&str, &str)],
         body: Value,
     ) -> (u16, Value) {
+        let answer = self.answer(user, method, target, headers, body).await;
+        (answer.code, answer.value)
+    }
+
+    async fn answer(
+        &self,
+        user: Option<User>,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> Answer {
         let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
@@ -81,8 +105,26 @@ impl Server {
         let request = request.body(body).unwrap();
         let response = self.server.clone().handle(request, user.map(Arc::new)).await;
         let code = response.status().as_u16();
+        let audit_id = response.headers()["audit-id"].to_str().unwrap().to_owned();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        Answer { code, value: serde_json::from_slice(&bytes).unwrap_or(Value::Null), audit_id }
+    }
+
+    /// The lines of the audit log so far.
+    fn log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.log.path().join("audit.log")).unwrap();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The first line that is as wanted; the writer may be a moment behind.
+    async fn logged(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..2000 {
+            if let Some(line) = self.log().into_iter().find(&wanted) {
+                return line;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what} is not in the audit log");
     }
 
     async fn ask(&self, user: &User, method: &str, target: &str, body: Value) -> (u16, Value) {
@@ -107,10 +149,27 @@ impl Server {
         panic!("{target} stays {last}");
     }
 
-    /// What a refusal says.
+    /// What a refusal says, to its client and in the audit log.
     async fn refused(&self, user: &User, method: &str, target: &str, body: Value) -> String {
-        let (code, value) = self.ask(user, method, target, body).await;
+        self.refused_with(user, method, target, &[], body).await
+    }
+
+    async fn refused_with(
+        &self,
+        user: &User,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> String {
+        let Answer { code, value, audit_id } =
+            self.answer(Some(user.clone()), method, target, headers, body).await;
         assert_eq!((code, &value["reason"]), (403, &json!("Forbidden")), "{method} {target}: {value}");
+        let line = self.logged(&value.to_string(), |line| line["auditID"] == audit_id).await;
+        assert_eq!(line["user"]["username"], user.name, "{line}");
+        assert_eq!(line["requestURI"], target, "{line}");
+        let said = &line["responseStatus"];
+        assert_eq!((&said["code"], &said["message"]), (&json!(403), &value["message"]), "{line}");
         value["message"].as_str().unwrap().to_owned()
     }
 }
@@ -194,10 +253,31 @@ async fn who_may_edit_gets_no_further() {
             Value::Null,
             r#"pods is forbidden: User "jane" cannot deletecollection resource "pods" in API group "" in the namespace "e""#,
         ),
+        // Whether there is such a thing she does not learn.
+        (
+            "GET",
+            "/apis/apps/v1/namespaces/d/gadgets/g/parts",
+            Value::Null,
+            r#"gadgets.apps "g" is forbidden: User "jane" cannot get resource "gadgets/parts" in API group "apps" in the namespace "d""#,
+        ),
         ("GET", "/metrics", Value::Null, r#"forbidden: User "jane" cannot get path "/metrics""#),
     ];
     for (method, target, body, want) in table {
         assert_eq!(server.refused(&jane, method, target, body).await, want);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_served_is_not_found_by_who_may_look() {
+    let server = Server::start().await;
+    for (method, target, want) in [
+        ("GET", "/apis/apps/v1/namespaces/d/gadgets/g/parts", 404),
+        ("GET", "/api/v1/gadgets", 404),
+        ("POST", "/api/v1/pods", 405),
+    ] {
+        assert_eq!(server.ask(&User::admin(), method, target, Value::Null).await.0, want, "{target}");
+        server.refused(&jane(), method, target, Value::Null).await;
+        assert_eq!(server.send(None, method, target, &[], Value::Null).await.0, 401, "{target}");
     }
 }
 
@@ -348,8 +428,7 @@ async fn impersonation_takes_the_right_to() {
         ),
     ];
     for (headers, want) in table {
-        let (code, value) = server.send(Some(jane.clone()), "POST", whoami, headers, review.clone()).await;
-        assert_eq!((code, value["message"].as_str().unwrap()), (403, want));
+        assert_eq!(server.refused_with(&jane, "POST", whoami, headers, review.clone()).await, want);
     }
     // The role edit lets one be the ServiceAccounts of one's namespace.
     let account = [("Impersonate-User", "system:serviceaccount:d:default")];
@@ -486,4 +565,116 @@ async fn names_and_subresources_count() {
         let (code, value) = server.ask(&ann, method, &target, Value::Null).await;
         assert_eq!(code, want, "{method} {target}: {value}");
     }
+}
+
+/// Each controller is somebody of its own, who may do its own work and no other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_may_do_its_own_work_alone() {
+    let server = Server::start().await;
+    let account = |name: &str| User::of_account("kube-system", name);
+    let table = [
+        ("deployment-controller", "POST", "/apis/apps/v1/namespaces/d/replicasets", 422),
+        ("deployment-controller", "GET", "/api/v1/namespaces/d/secrets/s", 403),
+        ("deployment-controller", "POST", "/api/v1/namespaces/d/pods", 403),
+        ("deployment-controller", "DELETE", "/api/v1/namespaces/d/secrets/s", 403),
+        ("replicaset-controller", "POST", "/api/v1/namespaces/d/pods", 422),
+        ("replicaset-controller", "GET", "/api/v1/secrets", 403),
+        ("replicaset-controller", "PUT", "/apis/apps/v1/namespaces/d/deployments/x", 403),
+        ("endpoint-controller", "GET", "/api/v1/namespaces/d/configmaps/kube-root-ca.crt", 403),
+        ("endpointslice-controller", "GET", "/api/v1/namespaces/d/secrets/s", 403),
+        ("node-controller", "GET", "/api/v1/namespaces/d/secrets/s", 403),
+        ("pod-garbage-collector", "POST", "/api/v1/namespaces/d/pods", 403),
+        ("root-ca-cert-publisher", "GET", "/api/v1/namespaces/d/configmaps/kube-root-ca.crt", 403),
+        ("root-ca-cert-publisher", "POST", "/api/v1/namespaces/d/secrets", 403),
+        ("service-account-controller", "POST", "/api/v1/namespaces/d/serviceaccounts/default/token", 403),
+        ("clusterrole-aggregation-controller", "POST", CLUSTER_BINDINGS, 403),
+        ("clusterrole-aggregation-controller", "GET", "/api/v1/namespaces/d/secrets/s", 403),
+        // Whoever deletes everything has to see it, but makes nothing.
+        ("generic-garbage-collector", "POST", "/api/v1/namespaces/d/pods", 403),
+        ("namespace-controller", "PATCH", "/api/v1/namespaces/d/secrets/s", 403),
+    ];
+    for (name, method, target, want) in table {
+        let (code, value) = server.ask(&account(name), method, target, json!({})).await;
+        assert_eq!(code, want, "{name}: {method} {target}: {value}");
+    }
+    let scheduler = User::new("system:kube-scheduler", []);
+    server.refused(&scheduler, "GET", "/api/v1/namespaces/d/secrets/s", Value::Null).await;
+    server.refused(&scheduler, "POST", "/api/v1/namespaces/d/pods", json!({})).await;
+    let watches = User::new("system:kube-controller-manager", []);
+    server.refused(&watches, "DELETE", "/api/v1/namespaces/d/pods/p", Value::Null).await;
+}
+
+/// The loops do all their work under those names: nothing they ask for is refused, and the log names them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_controller_that_did_it() {
+    let server = Server::start().await;
+    let template = json!({"metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2,
+        "selector": {"matchLabels": {"app": "web"}}, "template": template}});
+    let deployments = "/apis/apps/v1/namespaces/d/deployments";
+    server.made(deployments, deployment).await;
+    let service =
+        json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    server.made("/api/v1/namespaces/d/services", service).await;
+    let bare = json!({"metadata": {"name": "bare"}, "spec": {"ports": [{"port": 80}]}});
+    server.made("/api/v1/namespaces/d/services", bare).await;
+    let endpoints = json!({"metadata": {"name": "bare"},
+        "subsets": [{"addresses": [{"ip": "10.9.8.7"}], "ports": [{"port": 80}]}]});
+    server.made("/api/v1/namespaces/d/endpoints", endpoints).await;
+    let node = json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}});
+    server.made("/api/v1/nodes", node).await;
+    let has = |field: &'static str, value: Value| move |object: &Value| object["status"][field] == value;
+    server.until(&format!("{deployments}/web"), has("replicas", json!(2))).await;
+    server.until(&format!("{deployments}/web"), has("observedGeneration", json!(1))).await;
+    server
+        .until("/api/v1/nodes/n", |node| node["spec"]["taints"].to_string().contains("unschedulable"))
+        .await;
+    let by = async |who: &str, verb: &str, resource: &str| {
+        let name = match who.strip_prefix("system:") {
+            Some(_) => who.to_owned(),
+            None => format!("system:serviceaccount:kube-system:{who}"),
+        };
+        let what = format!("{name}: {verb} {resource}");
+        let line = server
+            .logged(&what, |line| {
+                line["user"]["username"] == name
+                    && line["verb"] == verb
+                    && line["objectRef"]["resource"] == resource
+            })
+            .await;
+        assert_eq!(line["annotations"]["authorization.k8s.io/decision"], "allow", "{line}");
+    };
+    for (who, verb, resource) in [
+        ("deployment-controller", "create", "replicasets"),
+        ("deployment-controller", "update", "deployments"),
+        ("deployment-controller", "create", "events"),
+        ("replicaset-controller", "create", "pods"),
+        ("replicaset-controller", "update", "replicasets"),
+        ("replicaset-controller", "create", "events"),
+        ("endpointslice-controller", "create", "endpointslices"),
+        ("endpoint-controller", "create", "endpoints"),
+        ("endpointslicemirroring-controller", "create", "endpointslices"),
+        ("node-controller", "patch", "nodes"),
+        ("service-account-controller", "create", "serviceaccounts"),
+        ("root-ca-cert-publisher", "create", "configmaps"),
+        ("clusterrole-aggregation-controller", "update", "clusterroles"),
+        ("system:kube-controller-manager", "watch", "pods"),
+    ] {
+        by(who, verb, resource).await;
+    }
+    server.ask(&User::admin(), "DELETE", &format!("{deployments}/web"), Value::Null).await;
+    by("generic-garbage-collector", "delete", "replicasets").await;
+    by("generic-garbage-collector", "delete", "pods").await;
+    server.ask(&User::admin(), "DELETE", "/api/v1/namespaces/d", Value::Null).await;
+    by("namespace-controller", "delete", "secrets").await;
+    by("namespace-controller", "update", "namespaces").await;
+    let refused: Vec<Value> =
+        server.log().into_iter().filter(|line| line["responseStatus"]["code"] == 403).collect();
+    // A namespace that goes takes nothing in any more: that is how its ServiceAccount is not made again.
+    let other: Vec<&Value> = refused
+        .iter()
+        .filter(|line| !line["responseStatus"].to_string().contains("because it is being terminated"))
+        .collect();
+    assert!(other.is_empty(), "{other:#?}");
 }

@@ -99,8 +99,13 @@ impl Connection {
         !self.queue.is_empty()
     }
 
-    /// Only root speaks to a keeper: the kernel says who connected.
-    pub fn is_root(socket: &OwnedFd) -> Result<bool, Errno> {
-        Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.is_root())
+    /// Only the node's own root speaks to a keeper: the kernel says who connected. That is uid 0 in the mount namespace of
+    /// this process, the node's; a container has one of its own, also where a hostPath shows it this socket.
+    pub fn is_nodes_root(socket: &OwnedFd) -> Result<bool, Errno> {
+        let peer = rustix::net::sockopt::socket_peercred(socket)?;
+        let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
+        // One that cannot be looked at has gone, or is in no namespace below this one.
+        let Ok(theirs) = mounts(&peer.pid.as_raw_nonzero().to_string()) else { return Ok(false) };
+        Ok(peer.uid.is_root() && mounts("self").is_ok_and(|ours| ours == theirs))
     }
 }

@@ -213,7 +213,7 @@ impl Server {
         match listener.accept() {
             Ok((stream, _)) => {
                 let socket = OwnedFd::from(stream);
-                if Connection::is_root(&socket).named("getsockopt", "SO_PEERCRED")? {
+                if Connection::is_nodes_root(&socket).named("getsockopt", "SO_PEERCRED")? {
                     self.add_client(socket)?;
                 }
                 Ok(())

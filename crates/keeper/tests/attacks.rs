@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
 use common::*;
+use keeper::client::Client;
 use keeper::protocol::*;
 use serde_json::{Value, json};
 
@@ -449,5 +450,37 @@ fn what_is_not_carried_out_is_refused_by_name() {
         let failed = failure(pod.run(&format!("c{at}"), spec).unwrap_err());
         assert_eq!(failed.stage, Stage::Plan, "{word}: {}", failed.message);
         assert!(failed.message.contains(word), "{word}: {}", failed.message);
+    }
+}
+
+/// The half of the next test that may run in another mount namespace.
+#[test]
+#[ignore = "started by the_keeper_speaks_to_its_node_alone"]
+fn ask_the_keeper() {
+    let socket = std::env::var_os("KEEPER_SOCKET").expect("a socket");
+    let state = Client::connect(std::path::Path::new(&socket)).unwrap().request(Request::State, &[]);
+    println!("answered: {}", state.is_ok());
+}
+
+#[test]
+fn the_keeper_speaks_to_its_node_alone() {
+    // A pod that runs as root with a hostPath of the node's /var/lib has the sockets of all keepers before it.
+    if !can_run("the_keeper_speaks_to_its_node_alone") {
+        return;
+    }
+    let pod = Pod::new();
+    let ask = |through: &[&str]| {
+        let output = std::process::Command::new(through[0])
+            .args(&through[1..])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "ask_the_keeper", "--ignored", "--nocapture"])
+            .env("KEEPER_SOCKET", &pod.plan.socket)
+            .output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert!(ask(&["env"]).unwrap().contains("answered: true"));
+    match ask(&["unshare", "--mount"]) {
+        Ok(said) => assert!(said.contains("answered: false"), "{said}"),
+        Err(_) => skipped("the_keeper_speaks_to_its_node_alone", "needs unshare"),
     }
 }

@@ -11,6 +11,7 @@ mod process;
 mod resolve;
 mod rules;
 mod show;
+mod sockets;
 
 use std::{
     env,
@@ -90,8 +91,6 @@ const COMMANDS: &[Command] = &[
     command("pids", ": the processes that /proc shows", process::pids),
     command("read", "FILE: print it", files::cat),
     command("received", "MS: wait, then say how many packets came in by eth0; 0 if none", first::received),
-    command("rm", "FILE…: remove files", files::rm),
-    command("serve", "PORT… [--udp PORT…]: HTTP, and echo for what is not HTTP", net::serve),
     command("seize", "TABLE: put an empty inet table in its place that nobody else may change", rules::seize),
     command(
         "resolve",
@@ -112,6 +111,7 @@ const COMMANDS: &[Command] = &[
     command("shm", "write NAME TEXT | read NAME: a file in /dev/shm", process::shm),
     command("show", "[KEY…]: what the kernel says of this process, as JSON", show::show),
     command("signal-echo", ": print each signal that comes; SIGTERM ends it with 0", process::signal_echo),
+    command("sockets", "PATH DIR…: what each unix socket below answers to GET PATH", sockets::sockets),
     command("stat", "PATH: owner, group and mode of the file itself", files::stat),
     command("sleep", "SECONDS|infinity: SIGTERM ends it with 143", process::sleep),
     command("true", ": exit 0", |_| Ok(0)),

@@ -12,6 +12,7 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
 
 pub(super) fn update(errors: &mut ErrorList, new: &At<'_>, old: &At<'_>) {
     mirror_annotation(errors, new, old);
+    app_armor_annotations(errors, new, old);
     let (new, old) = (new.child("spec"), old.child("spec"));
     for list in ["containers", "initContainers"] {
         if new.child(list).items().len() != old.child(list).items().len() {
@@ -123,6 +124,23 @@ fn mirror_annotation(errors: &mut ErrorList, new: &At<'_>, old: &At<'_>) {
         let verb = if was.is_null() { "add" } else { "remove or update" };
         let path = new.child("metadata").child("annotations").key(MIRROR).path;
         errors.push(Error::forbidden(&path, format!("may not {verb} mirror pod annotation")));
+    }
+}
+
+/// A container's profile is decided when it is made (`ValidatePodSpecificAnnotationUpdates`).
+fn app_armor_annotations(errors: &mut ErrorList, new: &At<'_>, old: &At<'_>) {
+    const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let (now, was) = (new.child("metadata").child("annotations"), old.child("metadata").child("annotations"));
+    let profiles = |at: &At<'_>| -> Map<String, Value> {
+        let Value::Object(all) = at.value() else { return Map::new() };
+        all.into_iter().filter(|(key, _)| key.starts_with(PREFIX)).collect()
+    };
+    let (had, has) = (profiles(&was), profiles(&now));
+    for key in had.keys().chain(has.keys().filter(|key| !had.contains_key(*key))) {
+        if had.get(key) != has.get(key) {
+            let verb = if had.contains_key(key) { "remove or update" } else { "add" };
+            errors.push(Error::forbidden(&now.key(key).path, format!("may not {verb} AppArmor annotations")));
+        }
     }
 }
 

@@ -136,11 +136,17 @@ impl Layout {
     pub fn admin_socket(&self) -> PathBuf {
         self.run().join("control.sock")
     }
-    pub fn node_run(&self, node: &str) -> PathBuf {
+    /// The sockets by which a node and the control process speak. No path within the node leads here: its agent has this
+    /// directory by a descriptor, so that no hostPath gives a pod the node's identity.
+    pub fn node_sockets(&self, node: &str) -> PathBuf {
         self.run().join("nodes").join(node)
     }
     pub fn node_socket(&self, node: &str) -> PathBuf {
-        self.node_run(node).join("control.sock")
+        self.node_sockets(node).join("control.sock")
+    }
+    /// The node's `/run/cofferdam`.
+    pub fn node_run(&self, node: &str) -> PathBuf {
+        self.node_data(node).join("run")
     }
     pub fn node_data(&self, node: &str) -> PathBuf {
         self.data.join("nodes").join(node)

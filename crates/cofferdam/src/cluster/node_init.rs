@@ -10,7 +10,7 @@ use std::{
     io::{BufRead, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{fs::MetadataExt, process::CommandExt},
     },
     path::Path,
     process::{Command, Stdio},
@@ -48,6 +48,9 @@ pub fn prepare(layout: &Layout, node: &str) -> Result<()> {
     let cgroups = clone_tree(Path::new("/sys/fs/cgroup"))?;
     let program = std::env::current_exe().context("find this program")?;
     let program = File::open(&program).with_context(|| format!("open {}", program.display()))?;
+    let sockets = layout.node_sockets(node);
+    let sockets = File::open(&sockets).with_context(|| format!("open {}", sockets.display()))?;
+    let cluster = fs::metadata(layout.data()).context("look at the data directory")?;
 
     kernel::namespace::unshare(&[
         Namespace::Mount,
@@ -71,6 +74,7 @@ pub fn prepare(layout: &Layout, node: &str) -> Result<()> {
     attach(&images, Path::new("/run/cofferdam/images"))?;
     mount_new("sysfs", "/sys", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     attach(&cgroups, Path::new("/sys/fs/cgroup"))?;
+    hide(layout.data(), &cluster)?;
     // The node's own mounts reach its containers where a volume asks for propagation, and never the machine.
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)
         .context("share the node's mounts inside it (rshared /)")?;
@@ -81,7 +85,7 @@ pub fn prepare(layout: &Layout, node: &str) -> Result<()> {
         .args(std::env::args_os().skip(1))
         .arg("--pid1")
         .current_dir("/")
-        .stdout(Stdio::null())
+        .stdout(sockets)
         .spawn()
         .context("start the node's init")?;
     println!("{}", child.id());
@@ -120,6 +124,7 @@ pub fn run(layout: &Layout, node: &str) -> Result<()> {
 }
 
 fn start_agent(layout: &Layout, node: &str) -> Result<std::process::Child> {
+    // It inherits the directory of the sockets as its standard output, as this process did.
     Command::new("/proc/self/exe")
         .arg0("cofferdam")
         .args(["internal", "agent", "--data-dir"])
@@ -128,6 +133,20 @@ fn start_agent(layout: &Layout, node: &str) -> Result<std::process::Child> {
         .stdin(Stdio::null())
         .spawn()
         .context("start the agent")
+}
+
+/// Covers the cluster's own directory, unless one of the node's hides it already: in it lie the administrator's socket and
+/// kubeconfig, the keys and every node's files, which no hostPath may show. `cluster` is what the machine has there.
+fn hide(data: &Path, cluster: &fs::Metadata) -> Result<()> {
+    let here = match fs::metadata(data) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        found => found.context("look at the data directory within the node")?,
+    };
+    if (here.dev(), here.ino()) != (cluster.dev(), cluster.ino()) {
+        return Ok(());
+    }
+    let target = data.to_str().context("a data directory whose path is no text")?;
+    mount_new("tmpfs", target, &[("mode", "0000")], MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 /// A detached copy of a directory's mounts, to be attached elsewhere.

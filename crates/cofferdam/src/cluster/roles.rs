@@ -4,7 +4,10 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
     path::Path,
 };
 
@@ -112,8 +115,13 @@ fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// The agent of a node, run inside the node.
+/// The agent of a node, run inside the node. Its standard output is the directory of the sockets, which no path within the
+/// node leads to: whatever of the node a pod is shown, it does not find them.
 pub fn agent() -> Result<()> {
+    let sockets =
+        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).context("take over the sockets")?;
+    let null = fs::OpenOptions::new().write(true).open("/dev/null").context("open /dev/null")?;
+    rustix::stdio::dup2_stdout(&null).context("dup2")?;
     let path = Path::new("/run/cofferdam/node.json");
     let file: NodeFile =
         serde_json::from_slice(&fs::read(path).with_context(|| format!("read {}", path.display()))?)
@@ -128,6 +136,7 @@ pub fn agent() -> Result<()> {
         cluster_id: file.cluster.id.clone(),
         nodes: file.cluster.nodes,
         cluster_dns: file.cluster.dns_address(),
+        sockets_dir: format!("/proc/self/fd/{}", sockets.as_raw_fd()).into(),
         run_dir: "/run/cofferdam".into(),
         pods_dir: "/var/lib/cofferdam/pods".into(),
         logs_dir: "/var/log/pods".into(),

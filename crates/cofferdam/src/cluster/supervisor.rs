@@ -191,6 +191,7 @@ impl Supervisor {
 
     fn start_node(&self, index: u32) -> Result<()> {
         let name = node_name(index);
+        make_dir(&self.layout.node_sockets(&name), 0o755)?;
         make_dir(&self.layout.node_run(&name), 0o755)?;
         // The node's init holds the fabric too, so that the fabric outlives this process.
         let fabric = rustix::io::dup(self.fabric.netns()).context("dup")?;

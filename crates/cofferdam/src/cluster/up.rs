@@ -128,6 +128,7 @@ fn prepare(layout: &Layout, cluster: &Cluster) -> Result<()> {
         chown(dir, Some(CONTROL_UID), Some(CONTROL_UID)).context("give the control process its directory")?;
     }
     for node in cluster.node_names() {
+        make_dir(&layout.node_sockets(&node), 0o755)?;
         make_dir(&layout.node_run(&node), 0o755)?;
     }
     Ok(())

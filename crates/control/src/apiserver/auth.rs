@@ -7,10 +7,10 @@ use policy::rbac::{Request, Target};
 
 use super::{
     ApiServer,
-    request::{Query, Route, Verb},
+    request::{Asked, Query, Route, Verb},
     select::Selection,
 };
-use crate::authorization::Question;
+use crate::{authorization::Question, tokens};
 
 /// An authenticated client, or nobody in particular ([`User::anonymous`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,12 @@ impl User {
     /// The administrator behind the admin socket.
     pub fn admin() -> User {
         User::new("system:admin", [MASTERS.into()])
+    }
+
+    /// The ServiceAccount `name` of `namespace`.
+    pub fn of_account(namespace: &str, name: &str) -> User {
+        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        User::new(tokens::account_name(namespace, name), groups)
     }
 
     /// The agent of the node `name`.
@@ -109,6 +115,22 @@ impl ApiServer {
         let target = resource_target(route.resource, route.subresource_name(), namespace, name);
         let request = Request { verb: route.verb.as_str(), target };
         self.authorizer.authorize(user, &Question { request, selected_node: &node })
+    }
+
+    /// The same for what is not served: judged by its address alone.
+    ///
+    /// # Errors
+    /// Forbidden, in upstream's words.
+    pub(super) fn authorize_asked(&self, user: &User, asked: &Asked) -> Result<String, ApiError> {
+        let target = Target::Resource {
+            group: &asked.group,
+            resource: &asked.resource,
+            subresource: &asked.subresource,
+            namespace: &asked.namespace,
+            name: &asked.name,
+        };
+        let request = Request { verb: asked.verb, target };
+        self.authorizer.authorize(user, &Question { request, selected_node: "" })
     }
 
     /// The same for a path that is no resource's.

@@ -35,9 +35,7 @@ impl User {
     /// The ServiceAccount that a token was made for.
     fn service_account(claims: &Claims) -> User {
         let bound = &claims.kubernetes;
-        let namespace = &bound.namespace;
-        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-        let mut user = User::new(tokens::account_name(namespace, &bound.serviceaccount.name), groups);
+        let mut user = User::of_account(&bound.namespace, &bound.serviceaccount.name);
         user.uid.clone_from(&bound.serviceaccount.uid);
         let mut extra = BTreeMap::new();
         let mut say = |key: &str, value: &str| {

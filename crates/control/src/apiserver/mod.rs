@@ -181,7 +181,18 @@ impl ApiServer {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let accept =
             request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let Some(route) = request::route(request.method(), path, &query)? else {
+        let found = match request::route(request.method(), path, &query) {
+            Ok(found) => found,
+            Err(error) => {
+                // Who may not ask for it does not learn whether it is there.
+                if let Some(asked) = request::asked(request.method(), path, &query) {
+                    record.target(asked.verb, asked.target());
+                    record.authorized(self.authorize_asked(&user, &asked))?;
+                }
+                return Err(error);
+            }
+        };
+        let Some(route) = found else {
             record.authorized(self.authorize_path(&user, request.method(), path))?;
             if matches!(path, "/healthz" | "/livez" | "/readyz") {
                 const TEXT: &str = "text/plain; charset=utf-8";
@@ -190,10 +201,10 @@ impl ApiServer {
             return discovery::answer(&self, request.method(), path, accept);
         };
         let target = audit::Target {
-            resource: route.resource.plural,
-            group: route.resource.group,
-            version: route.resource.version,
-            subresource: route.subresource_name(),
+            resource: route.resource.plural.into(),
+            group: route.resource.group.into(),
+            version: route.resource.version.into(),
+            subresource: route.subresource_name().into(),
             namespace: route.namespace.clone(),
             name: route.name.clone(),
         };

@@ -6,6 +6,8 @@ use api::{
 };
 use http::Method;
 
+use crate::audit;
+
 /// What is done to a resource, in the words of discovery and authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -203,6 +205,61 @@ pub fn route(method: &Method, path: &str, query: &Query) -> Result<Option<Route>
     Ok(Some(route(Some(subresource))))
 }
 
+/// A request for a resource as its address alone says, whether or not there is one: what authorization is asked where
+/// [`route`] finds nothing (upstream's `RequestInfo`).
+#[derive(Debug)]
+pub struct Asked {
+    pub verb: &'static str,
+    pub group: String,
+    pub version: String,
+    pub namespace: String,
+    pub resource: String,
+    pub subresource: String,
+    pub name: String,
+}
+
+impl Asked {
+    /// For the audit log.
+    pub fn target(&self) -> audit::Target {
+        audit::Target {
+            resource: self.resource.clone().into(),
+            group: self.group.clone().into(),
+            version: self.version.clone().into(),
+            subresource: self.subresource.clone().into(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// None for a path that is no resource's.
+pub fn asked(method: &Method, path: &str, query: &Query) -> Option<Asked> {
+    let (group, version, rest) = split(path)?;
+    let mut parts: &[String] = &rest;
+    let mut namespace = String::new();
+    if parts.first().is_some_and(|first| first == "namespaces") {
+        namespace = parts.get(1).cloned().unwrap_or_default();
+        // These two are the namespace's own.
+        if parts.get(2).is_some_and(|third| !matches!(third.as_str(), "status" | "finalize")) {
+            parts = &parts[2..];
+        }
+    }
+    let part = |at: usize| parts.get(at).cloned().unwrap_or_default();
+    let name = part(1);
+    let verb = match (method, name.is_empty()) {
+        (&Method::POST, _) => "create",
+        (&Method::GET | &Method::HEAD, false) => "get",
+        (&Method::GET | &Method::HEAD, true) if query.flag("watch") => "watch",
+        (&Method::GET | &Method::HEAD, true) => "list",
+        (&Method::PUT, _) => "update",
+        (&Method::PATCH, _) => "patch",
+        (&Method::DELETE, false) => "delete",
+        (&Method::DELETE, true) => "deletecollection",
+        _ => "",
+    };
+    Some(Asked { verb, group, version, namespace, resource: part(0), subresource: part(2), name })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +315,31 @@ mod tests {
         for path in ["/", "/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/version"] {
             assert!(ask("GET", path).unwrap().is_none(), "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_not_served_is_asked_for_all_the_same() {
+        let table = [
+            ("GET", "/api/v1/gadgets", "list gadgets  "),
+            ("GET", "/api/v1/gadgets?watch=1", "watch gadgets  "),
+            ("GET", "/apis/apps/v9/namespaces/d/gadgets/a/b", "get apps/gadgets/b d a"),
+            ("POST", "/api/v1/pods", "create pods  "),
+            ("PUT", "/api/v1/namespaces/d/pods", "update pods d "),
+            ("DELETE", "/api/v1/namespaces", "deletecollection namespaces  "),
+            ("DELETE", "/api/v1/namespaces/d/status", "delete namespaces/status d d"),
+            ("DELETE", "/api/v1/namespaces/d/gadgets", "deletecollection gadgets d "),
+            ("OPTIONS", "/api/v1/pods", " pods  "),
+        ];
+        for (method, target, want) in table {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let asked = asked(&method.parse().unwrap(), path, &Query::parse(query)).unwrap();
+            let before = |text: &str| if text.is_empty() { String::new() } else { format!("{text}/") };
+            let after = |text: &str| if text.is_empty() { String::new() } else { format!("/{text}") };
+            let what = format!("{}{}{}", before(&asked.group), asked.resource, after(&asked.subresource));
+            let got = format!("{} {what} {} {}", asked.verb, asked.namespace, asked.name);
+            assert_eq!(got, want, "{method} {target}");
+        }
+        assert!(asked(&Method::GET, "/apis/apps", &Query::default()).is_none());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Answers: which representation a client wants (`Accept`), and objects, lists, refusals and streams as HTTP responses.
 //! Stored bytes are sent as they are wherever the client takes plain JSON.
 
+use std::collections::HashSet;
+
 use api::{
     ApiError,
     printer::{self, IncludeObject},
@@ -239,7 +241,7 @@ pub fn keeping(body: Body, kept: impl Send + 'static) -> Body {
 
 /// Adds `Warning: 299 - "…"` headers (RFC 7234), which kubectl prints.
 pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
+    for warning in shortened(warnings) {
         let mut text = String::with_capacity(warning.len() + 10);
         for c in warning.chars() {
             match c {
@@ -252,6 +254,32 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
+}
+
+/// Characters of all warnings of an answer, beyond which each is cut to [`ITEM`] and what goes beyond even then is left out:
+/// a client refuses an answer whose head is too large (upstream's `filters/warning.go`).
+const TOTAL: usize = 4 << 10;
+const ITEM: usize = 256;
+
+/// Each once, and no more than a client takes.
+fn shortened(warnings: &[String]) -> Vec<&str> {
+    let mut said = HashSet::new();
+    let all = warnings.iter().map(String::as_str);
+    let once: Vec<&str> = all.filter(|warning| !warning.is_empty() && said.insert(*warning)).collect();
+    if once.iter().map(|warning| warning.chars().count()).sum::<usize>() <= TOTAL {
+        return once;
+    }
+    let mut written = 0;
+    let mut cut = Vec::new();
+    for warning in once {
+        if written >= TOTAL {
+            break;
+        }
+        let end = warning.char_indices().nth(ITEM).map_or(warning.len(), |(at, _)| at);
+        written += warning[..end].chars().count();
+        cut.push(&warning[..end]);
+    }
+    cut
 }
 
 #[cfg(test)]
@@ -281,6 +309,19 @@ mod tests {
         for (accept, want) in cases {
             assert_eq!(Representation::negotiate(accept, &Query::default()).ok(), want, "{accept}");
         }
+    }
+
+    #[test]
+    fn many_warnings_are_cut_and_the_same_is_said_once() {
+        let lengths = |warnings: &[String]| -> Vec<usize> {
+            shortened(warnings).iter().map(|warning| warning.chars().count()).collect()
+        };
+        let fits = ["a".repeat(4000), "b".into(), "b".into(), String::new(), "ñ".repeat(95)];
+        assert_eq!(lengths(&fits), [4000, 1, 95], "4096 characters, whatever their bytes");
+        let more = ["a".repeat(4000), "b".into(), "ñ".repeat(300)];
+        assert_eq!(lengths(&more), [256, 1, 256]);
+        let many: Vec<String> = (0..40).map(|n| format!("{n:02}{}", "x".repeat(300))).collect();
+        assert_eq!(lengths(&many), vec![256; 16]);
     }
 
     #[test]

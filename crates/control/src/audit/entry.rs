@@ -1,6 +1,6 @@
 //! One line of the log.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use api::ApiError;
 use jiff::Timestamp;
@@ -19,10 +19,10 @@ pub enum Stage {
 /// What a request is for; "" for what does not apply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    pub resource: &'static str,
-    pub group: &'static str,
-    pub version: &'static str,
-    pub subresource: &'static str,
+    pub resource: Cow<'static, str>,
+    pub group: Cow<'static, str>,
+    pub version: Cow<'static, str>,
+    pub subresource: Cow<'static, str>,
     pub namespace: String,
     pub name: String,
 }
@@ -112,12 +112,12 @@ impl Entry {
 
 fn object_ref(target: &Target) -> Value {
     let fields = [
-        ("resource", target.resource),
+        ("resource", &*target.resource),
         ("namespace", &target.namespace),
         ("name", &target.name),
-        ("apiGroup", target.group),
-        ("apiVersion", target.version),
-        ("subresource", target.subresource),
+        ("apiGroup", &target.group),
+        ("apiVersion", &target.version),
+        ("subresource", &target.subresource),
     ];
     let said = fields.into_iter().filter(|(_, value)| !value.is_empty());
     said.map(|(field, value)| (field.to_owned(), value.into())).collect::<serde_json::Map<_, _>>().into()

@@ -156,7 +156,7 @@ impl Record {
     pub fn stays_open(&self) -> bool {
         let mut stays = false;
         self.know(|known| {
-            let sub = known.target.as_ref().map(|target| target.subresource);
+            let sub = known.target.as_ref().map(|target| &*target.subresource);
             let streams = matches!(sub, Some("log" | "exec" | "attach" | "portforward"));
             stays = known.verb == "watch" || streams;
         });

@@ -35,9 +35,9 @@ fn a_line_says_who_did_what_to_what_and_what_became_of_it() {
     record.user(&Arc::new(User::new("jane", ["dev".to_owned()])));
     record.impersonates(&Arc::new(User::new("joe", [])));
     let target = Target {
-        resource: "pods",
-        version: "v1",
-        subresource: "eviction",
+        resource: "pods".into(),
+        version: "v1".into(),
+        subresource: "eviction".into(),
         namespace: "d".into(),
         name: "p".into(),
         ..Target::default()

@@ -14,7 +14,7 @@ use kube::{
 };
 use policy::rbac::{self, GROUP, Rule};
 
-use super::roles::{BINDINGS, Given, Grants, ROLES, Role, Who};
+use super::roles::{Given, Grants, Role, Who, bindings, roles};
 
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -142,8 +142,8 @@ fn settled_binding(there: &ClusterRoleBinding, wanted: ClusterRoleBinding) -> Op
 /// # Errors
 /// As the API server's.
 pub async fn run(client: &Client) -> Result<(), kube::Error> {
-    let roles = ROLES.iter().map(|role| settle_role(Api::all(client.clone()), role).boxed());
-    let bindings = BINDINGS.iter().map(|given| settle_binding(Api::all(client.clone()), given).boxed());
+    let roles = roles().map(|role| settle_role(Api::all(client.clone()), role).boxed());
+    let bindings = bindings().map(|given| settle_binding(Api::all(client.clone()), given).boxed());
     let all: Vec<BoxFuture<'_, _>> = roles.chain(bindings).collect();
     try_join_all(all).await.map(drop)
 }
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     fn role(name: &str) -> ClusterRole {
-        cluster_role(ROLES.iter().find(|role| role.name == name).unwrap())
+        cluster_role(roles().find(|role| role.name == name).unwrap())
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_default_binding_gets_its_subjects_back() {
-        let wanted = cluster_role_binding(&BINDINGS[0]);
+        let wanted = cluster_role_binding(bindings().next().unwrap());
         let mut there = wanted.clone();
         there.subjects = None;
         assert_eq!(settled_binding(&there, wanted.clone()).unwrap().subjects, wanted.subjects);
@@ -217,14 +217,14 @@ mod tests {
 
     #[test]
     fn every_default_is_valid_and_every_binding_has_its_role() {
-        for role in ROLES {
+        for role in roles() {
             let resource = api::registry::by_plural(GROUP, "v1", "clusterroles").unwrap();
             let object = serde_json::to_value(cluster_role(role)).unwrap();
             let errors = api::validation::validate_create(resource, &object);
             assert!(errors.is_empty(), "{}: {errors}", role.name);
         }
-        for given in BINDINGS {
-            assert!(ROLES.iter().any(|role| role.name == given.role), "{}", given.role);
+        for given in bindings() {
+            assert!(roles().any(|role| role.name == given.role), "{}", given.role);
             let resource = api::registry::by_plural(GROUP, "v1", "clusterrolebindings").unwrap();
             let object = serde_json::to_value(cluster_role_binding(given)).unwrap();
             assert!(api::validation::validate_create(resource, &object).is_empty(), "{}", given.role);

@@ -62,7 +62,10 @@ impl Graph {
         if node.is_empty() {
             return;
         }
-        let mut references = references(&object.value()["spec"]);
+        let pod = object.value();
+        // Of a pod that the node runs by itself it needs nothing from here (upstream's `Graph.AddPod`).
+        let is_mirror = pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string();
+        let mut references = if is_mirror { BTreeSet::new() } else { references(&pod["spec"]) };
         references.insert((Kind::Pod, name.to_owned()));
         let counts = self.nodes.entry(node.to_owned()).or_default().entry(namespace.to_owned()).or_default();
         for reference in &references {

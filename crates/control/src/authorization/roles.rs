@@ -1,6 +1,8 @@
 //! The roles and bindings every cluster has: upstream's `bootstrappolicy`, as data. Beside them `cofferdam:node-network`, which
 //! is to our agents what the roles of kube-proxy and of a network plugin are to other clusters.
 
+mod controllers;
+
 use policy::rbac::Rule;
 
 type Words = &'static [&'static str];
@@ -107,7 +109,17 @@ pub(super) const NODE_RULES: &[Grants] = &[
     may(READ, &["node.k8s.io"], &["runtimeclasses"]),
 ];
 
-pub(super) const ROLES: &[Role] = &[
+/// Every default role.
+pub(super) fn roles() -> impl Iterator<Item = &'static Role> {
+    ROLES.iter().chain(controllers::ROLES)
+}
+
+/// Every default binding.
+pub(super) fn bindings() -> impl Iterator<Item = &'static Given> {
+    BINDINGS.iter().chain(controllers::BINDINGS)
+}
+
+const ROLES: &[Role] = &[
     role("cluster-admin", &[may(ALL, ALL, ALL), paths(ALL, &["*"])]),
     role(
         "system:discovery",
@@ -441,7 +453,7 @@ pub(super) const ROLES: &[Role] = &[
 
 use Who::{Account, Group, User};
 
-pub(super) const BINDINGS: &[Given] = &[
+const BINDINGS: &[Given] = &[
     Given { role: "cluster-admin", to: &[Group("system:masters")] },
     Given { role: "system:discovery", to: &[Group("system:authenticated")] },
     Given { role: "system:basic-user", to: &[Group("system:authenticated")] },

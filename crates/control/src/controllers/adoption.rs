@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Resource};
 use policy::selector::Selector;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -34,9 +34,10 @@ pub(super) fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> Owner
     }
 }
 
-/// What `owner` controls, by name, after adopting and releasing.
+/// What `owner` controls, by name, after adopting and releasing with its controller's `client`.
 pub(super) async fn claim<K, O>(
     world: &World,
+    client: &Client,
     owner: &O,
     selector: &LabelSelector,
 ) -> Result<Vec<Arc<K>>, Error>
@@ -57,7 +58,7 @@ where
     for object in K::cache(world).owned_by(uid) {
         if !is_going && !matches(&object) && object.meta().deletion_timestamp.is_none() {
             let release = json!([{ "$patch": "delete", "uid": uid }]);
-            patch_owners::<K>(world, namespace, object.meta(), release).await?;
+            patch_owners::<K>(world, client, namespace, object.meta(), release).await?;
         }
     }
     if !is_going {
@@ -65,7 +66,7 @@ where
             let free = controller_of(object.meta()).is_none() && object.meta().deletion_timestamp.is_none();
             if free && matches(&object) {
                 let adopt = json!([owner_reference(owner)]);
-                patch_owners::<K>(world, namespace, object.meta(), adopt).await?;
+                patch_owners::<K>(world, client, namespace, object.meta(), adopt).await?;
             }
         }
     }
@@ -75,6 +76,7 @@ where
 /// The uid is a precondition: a namesake is not meant.
 async fn patch_owners<K>(
     world: &World,
+    client: &Client,
     namespace: &str,
     meta: &ObjectMeta,
     owners: Value,
@@ -82,7 +84,7 @@ async fn patch_owners<K>(
 where
     K: Tracked + Resource<Scope = NamespaceResourceScope> + DeserializeOwned + Debug,
 {
-    let api: Api<K> = Api::namespaced(world.client.clone(), namespace);
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let patch = json!({ "metadata": { "uid": meta.uid, "ownerReferences": owners } });
     let name = meta.name.as_deref().unwrap_or_default();
     let answer = api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await;

@@ -29,7 +29,7 @@ pub(super) async fn sync(world: &World, name: String) -> Result<Option<Duration>
         return Ok(None);
     }
     let next = ClusterRole { rules: Some(rules), ..(*role).clone() };
-    let api: Api<ClusterRole> = Api::all(world.client.clone());
+    let api: Api<ClusterRole> = Api::all(world.clients.aggregation.clone());
     match api.replace(&name, &PostParams::default(), &next).await {
         // The watch will show what is there now.
         Err(kube::Error::Api(status)) if status.code == 409 => {}

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use policy::workload::deployment::{self, Action, Plan};
 use policy::workload::is_finished;
-use serde_json::json;
 
 use super::adoption::claim;
 use super::cache::{Key, controller_of};
@@ -16,7 +15,7 @@ use super::{Error, World, gone_is_fine};
 pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Error> {
     let Some(deployment) = world.deployments.get(&key) else { return Ok(None) };
     let Some(spec) = &deployment.spec else { return Ok(None) };
-    let sets = claim::<ReplicaSet, _>(world, &*deployment, &spec.selector).await?;
+    let sets = claim::<ReplicaSet, _>(world, &world.clients.deployment, &*deployment, &spec.selector).await?;
     let sets: Vec<ReplicaSet> = sets.iter().map(|set| (**set).clone()).collect();
     let old_pods_run = |old: &[&ReplicaSet]| {
         let uids = old.iter().filter_map(|set| set.metadata.uid.as_deref());
@@ -36,8 +35,8 @@ pub(super) fn to_wait(left: SignedDuration) -> Duration {
 async fn carry_out(world: &World, deployment: &Deployment, plan: Plan) -> Result<(), Error> {
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
     let name = deployment.metadata.name.as_deref().unwrap_or_default();
-    let sets: Api<ReplicaSet> = Api::namespaced(world.client.clone(), namespace);
-    let deployments: Api<Deployment> = Api::namespaced(world.client.clone(), namespace);
+    let sets: Api<ReplicaSet> = Api::namespaced(world.clients.deployment.clone(), namespace);
+    let deployments: Api<Deployment> = Api::namespaced(world.clients.deployment.clone(), namespace);
     for action in plan.actions {
         match action {
             Action::Create(set) => match sets.create(&PostParams::default(), &set).await {
@@ -47,7 +46,7 @@ async fn carry_out(world: &World, deployment: &Deployment, plan: Plan) -> Result
                 }
                 Err(error) => {
                     let message = format!("Failed to create new replica set \"{}\": {error}", name_of(&set));
-                    let recorder = world.recorder.named("deployment-controller");
+                    let recorder = world.recorder.of("deployment-controller", &world.clients.deployment);
                     recorder.warning(deployment, "ReplicaSetCreateError", message);
                     return Err(error.into());
                 }
@@ -62,7 +61,7 @@ async fn carry_out(world: &World, deployment: &Deployment, plan: Plan) -> Result
         }
     }
     for note in plan.notes {
-        let recorder = world.recorder.named("deployment-controller");
+        let recorder = world.recorder.of("deployment-controller", &world.clients.deployment);
         if note.warning {
             recorder.warning(deployment, note.reason, note.message);
         } else {
@@ -72,9 +71,14 @@ async fn carry_out(world: &World, deployment: &Deployment, plan: Plan) -> Result
     // A write of the status carries annotations too.
     let mut metadata = deployment.metadata.clone();
     if let Some(revision) = plan.revision {
-        let patch = json!({ "metadata": { "uid": deployment.metadata.uid,
-            "annotations": { deployment::REVISION: revision } } });
-        let changed = deployments.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        let mut wanted = deployment.clone();
+        let annotations = wanted.metadata.annotations.get_or_insert_default();
+        annotations.insert(deployment::REVISION.to_string(), revision);
+        let changed = match deployments.replace(name, &PostParams::default(), &wanted).await {
+            // Somebody wrote it meanwhile: the watch brings that, and with it the next look.
+            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
+            answer => answer?,
+        };
         metadata = changed.metadata.clone();
         // What the spec says now may be another than what was decided on: the status is then written next time.
         let is_same = changed.metadata.generation == deployment.metadata.generation;

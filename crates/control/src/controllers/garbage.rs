@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Client;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy,
 };
@@ -184,11 +185,11 @@ impl Graph {
 }
 
 /// The API for an item's own kind and namespace.
-pub(super) fn api_of(world: &World, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
+pub(super) fn api_of(client: &Client, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
     if namespace.is_empty() {
-        Api::all_with(world.client.clone(), resource)
+        Api::all_with(client.clone(), resource)
     } else {
-        Api::namespaced_with(world.client.clone(), namespace, resource)
+        Api::namespaced_with(client.clone(), namespace, resource)
     }
 }
 
@@ -199,7 +200,7 @@ pub(super) async fn sync(world: &World, uid: String) -> Result<Option<Duration>,
         let Some(resource) = graph.resource(&item) else { return Ok(None) };
         (item, resource)
     };
-    let api = api_of(world, &resource, &item.namespace);
+    let api = api_of(&world.clients.garbage, &resource, &item.namespace);
     if item.leaves_orphans() {
         return orphan_dependents(world, &api, &item).await;
     }
@@ -281,7 +282,7 @@ async fn look_up(world: &World, item: &Item, owner: &OwnerReference) -> Result<O
         // No object of that kind was seen yet, so its resource is not known either.
         None => discover(world, owner).await?,
     };
-    let api = api_of(world, &resource, if namespaced { &item.namespace } else { "" });
+    let api = api_of(&world.clients.garbage, &resource, if namespaced { &item.namespace } else { "" });
     let found = gone_is_fine(api.get_metadata(&owner.name).await)?;
     Ok(match found {
         Some(found) if found.metadata.uid.as_ref() == Some(&owner.uid) => Owner::Here,
@@ -292,7 +293,7 @@ async fn look_up(world: &World, item: &Item, owner: &OwnerReference) -> Result<O
 async fn discover(world: &World, owner: &OwnerReference) -> Result<(ApiResource, bool), Error> {
     let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
     let kind = kube::api::GroupVersionKind::gvk(group, version, &owner.kind);
-    match kube::discovery::pinned_kind(&world.client, &kind).await {
+    match kube::discovery::pinned_kind(&world.clients.garbage, &kind).await {
         Ok((resource, capabilities)) => {
             Ok((resource, capabilities.scope == kube::discovery::Scope::Namespaced))
         }
@@ -330,7 +331,7 @@ async fn orphan_dependents(
     item: &Item,
 ) -> Result<Option<Duration>, Error> {
     for (dependent, resource) in dependents(world, item) {
-        let api = api_of(world, &resource, &dependent.namespace);
+        let api = api_of(&world.clients.garbage, &resource, &dependent.namespace);
         drop_owners(&api, &dependent, std::slice::from_ref(&item.uid)).await?;
     }
     remove_finalizer(api, item, ORPHAN).await?;

@@ -7,6 +7,7 @@
 mod adoption;
 mod aggregation;
 mod cache;
+mod clients;
 mod deployment;
 mod endpoints;
 mod garbage;
@@ -31,10 +32,13 @@ use kube::api::ApiResource;
 use tokio::task::JoinSet;
 
 use cache::{Cache, Change, Key, controller_of, key_of};
+use clients::Clients;
 use garbage::Graph;
 use queue::Queue;
 use recorder::Recorder;
 use watches::Tracked;
+
+use crate::apiserver::User;
 
 pub(crate) use service_account::ROOT_CA;
 
@@ -72,7 +76,7 @@ fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, Error> {
 
 /// What the controllers know, and what they are asked to look at.
 struct World {
-    client: Client,
+    clients: Clients,
     recorder: Recorder,
     /// PEM, for `kube-root-ca.crt`.
     root_ca: String,
@@ -103,10 +107,12 @@ struct World {
     garbage_queue: Arc<Queue<String>>,
 }
 
-/// Runs until the client's server goes away. `root_ca`: the certificate authority in PEM, which every namespace gets
-/// in its ConfigMap `kube-root-ca.crt`.
-pub async fn run(client: Client, root_ca: String) {
-    let (recorder, writing) = Recorder::new(client.clone(), "controllers");
+/// Runs until the server goes away. `client` gives each loop a client in its own name, whose roles
+/// [`crate::authorization::bootstrap`] makes. `root_ca`: the certificate authority in PEM, which every namespace gets in
+/// its ConfigMap `kube-root-ca.crt`.
+pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
+    let clients = Clients::new(client);
+    let (recorder, writing) = Recorder::new(clients.watches.clone(), "controllers");
     let world = Arc::new(World {
         recorder,
         root_ca,
@@ -131,7 +137,7 @@ pub async fn run(client: Client, root_ca: String) {
         node_queue: Queue::new(),
         aggregation_queue: Queue::new(),
         garbage_queue: Queue::new(),
-        client,
+        clients,
     });
     let (watches, synced) = watches::start(&world).await;
     // Dropping the set ends what is in it.

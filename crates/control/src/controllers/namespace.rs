@@ -37,7 +37,7 @@ pub(super) async fn sync(world: &World, name: String) -> Result<Option<Duration>
     if !is_empty(world, &name).await? {
         return Ok(Some(LAG));
     }
-    let events: Api<Event> = Api::namespaced(world.client.clone(), &name);
+    let events: Api<Event> = Api::namespaced(world.clients.namespace.clone(), &name);
     events.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
     finalize(world, &namespace).await?;
     Ok(None)
@@ -47,7 +47,7 @@ async fn delete_all(world: &World, items: Vec<Item>) -> Result<(), Error> {
     let mut deletions = stream::iter(items.into_iter().filter(|item| !item.is_going))
         .map(|item| async move {
             let Some(resource) = world.graph().resource(&item) else { return Ok(()) };
-            garbage::delete(&api_of(world, &resource, &item.namespace), &item, None).await
+            garbage::delete(&api_of(&world.clients.namespace, &resource, &item.namespace), &item, None).await
         })
         .buffer_unordered(AT_ONCE);
     let mut first_error = None;
@@ -64,7 +64,8 @@ async fn is_empty(world: &World, namespace: &str) -> Result<bool, Error> {
     let resources = world.graph().namespaced_resources();
     let one = ListParams::default().limit(1);
     for resource in resources {
-        if !api_of(world, &resource, namespace).list_metadata(&one).await?.items.is_empty() {
+        if !api_of(&world.clients.namespace, &resource, namespace).list_metadata(&one).await?.items.is_empty()
+        {
             return Ok(false);
         }
     }
@@ -76,7 +77,7 @@ async fn finalize(world: &World, namespace: &Namespace) -> Result<(), Error> {
     if let Some(finalizers) = changed.spec.as_mut().and_then(|s| s.finalizers.as_mut()) {
         finalizers.retain(|f| f != FINALIZER);
     }
-    let api: Api<Namespace> = Api::all(world.client.clone());
+    let api: Api<Namespace> = Api::all(world.clients.namespace.clone());
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     gone_is_fine(api.replace_subresource("finalize", name, &PostParams::default(), &changed).await)?;
     Ok(())

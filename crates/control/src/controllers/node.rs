@@ -24,7 +24,7 @@ pub(super) async fn sync(world: &World, name: String) -> Result<Option<Duration>
     if has == wanted {
         return Ok(None);
     }
-    let api: Api<Node> = Api::all(world.client.clone());
+    let api: Api<Node> = Api::all(world.clients.node.clone());
     // The list is replaced whole, so it must be the one that was read.
     let patch = json!({
         "metadata": { "resourceVersion": node.metadata.resource_version },
@@ -39,7 +39,7 @@ pub(super) const QUARANTINE: Duration = Duration::from_secs(40);
 
 /// Called when the quarantine is over.
 async fn collect_orphans(world: &World, node: &str) -> Result<Option<Duration>, Error> {
-    let nodes: Api<Node> = Api::all(world.client.clone());
+    let nodes: Api<Node> = Api::all(world.clients.pod_garbage.clone());
     if gone_is_fine(nodes.get_metadata(node).await)?.is_some() {
         return Ok(None);
     }
@@ -48,7 +48,7 @@ async fn collect_orphans(world: &World, node: &str) -> Result<Option<Duration>, 
             continue;
         }
         let (namespace, name) = key_of(&pod.metadata);
-        let api: Api<Pod> = Api::namespaced(world.client.clone(), &namespace);
+        let api: Api<Pod> = Api::namespaced(world.clients.pod_garbage.clone(), &namespace);
         // Nobody is left who could end it in good order.
         let params = exactly(pod.metadata.uid.as_ref()).grace_period(0);
         gone_is_fine(api.delete(&name, &params).await)?;

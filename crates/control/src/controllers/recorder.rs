@@ -22,11 +22,13 @@ const AT_ONCE: usize = 4;
 #[derive(Clone)]
 pub struct Recorder {
     component: &'static str,
+    client: Client,
     queue: mpsc::Sender<Note>,
 }
 
 struct Note {
     component: &'static str,
+    client: Client,
     about: ObjectReference,
     kind: &'static str,
     reason: String,
@@ -52,12 +54,12 @@ impl Recorder {
     /// A recorder, and the work of writing what it is given, to be run beside.
     pub fn new(client: Client, component: &'static str) -> (Recorder, impl Future<Output = ()> + Send) {
         let (queue, notes) = mpsc::channel(QUEUED);
-        (Recorder { component, queue }, write(client, notes))
+        (Recorder { component, client, queue }, write(notes))
     }
 
-    /// The same queue under another component's name.
-    pub fn named(&self, component: &'static str) -> Recorder {
-        Recorder { component, queue: self.queue.clone() }
+    /// The same queue for another component, which writes as `client`.
+    pub fn of(&self, component: &'static str, client: &Client) -> Recorder {
+        Recorder { component, client: client.clone(), queue: self.queue.clone() }
     }
 
     pub fn normal<K: Resource<DynamicType = ()>>(&self, about: &K, reason: &str, message: String) {
@@ -71,6 +73,7 @@ impl Recorder {
     fn note(&self, about: ObjectReference, kind: &'static str, reason: &str, message: String) {
         let note = Note {
             component: self.component,
+            client: self.client.clone(),
             about,
             kind,
             reason: reason.to_string(),
@@ -84,7 +87,7 @@ impl Recorder {
 
 type Same = (Option<String>, String, String);
 
-async fn write(client: Client, notes: mpsc::Receiver<Note>) {
+async fn write(notes: mpsc::Receiver<Note>) {
     let mut known: HashMap<Same, (String, i32)> = HashMap::new();
     let mut order: VecDeque<Same> = VecDeque::new();
     let writes =
@@ -104,15 +107,15 @@ async fn write(client: Client, notes: mpsc::Receiver<Note>) {
                         known.remove(&oldest);
                     }
                 }
-                write_one(client.clone(), note, again)
+                write_one(note, again)
             })
             .buffer_unordered(AT_ONCE);
     writes.for_each(|()| std::future::ready(())).await;
 }
 
-async fn write_one(client: Client, note: Note, again: Option<(String, i32)>) {
+async fn write_one(note: Note, again: Option<(String, i32)>) {
     let namespace = note.about.namespace.clone().unwrap_or_else(|| "default".to_string());
-    let api: Api<Event> = Api::namespaced(client, &namespace);
+    let api: Api<Event> = Api::namespaced(note.client.clone(), &namespace);
     if let Some((name, count)) = again {
         let patch = json!({ "count": count, "lastTimestamp": Time(note.when) });
         if api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.is_ok() {

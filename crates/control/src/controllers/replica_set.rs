@@ -21,7 +21,7 @@ const AT_ONCE: usize = 64;
 pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Error> {
     let Some(set) = world.replica_sets.get(&key) else { return Ok(None) };
     let Some(spec) = &set.spec else { return Ok(None) };
-    let pods = claim::<Pod, _>(world, &*set, &spec.selector).await?;
+    let pods = claim::<Pod, _>(world, &world.clients.replica_set, &*set, &spec.selector).await?;
     let mut failure: Option<(&'static str, String)> = None;
     let mut error = None;
     if set.metadata.deletion_timestamp.is_none() {
@@ -41,7 +41,7 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     let told = failure.as_ref().map(|(reason, message)| (*reason, message.as_str()));
     let (status, recheck) = replica_set::status(&set, &pods, told, Timestamp::now());
     if set.status.as_ref() != Some(&status) {
-        let api: Api<ReplicaSet> = Api::namespaced(world.client.clone(), &key.0);
+        let api: Api<ReplicaSet> = Api::namespaced(world.clients.replica_set.clone(), &key.0);
         let mut changed = (*set).clone();
         changed.status = Some(status);
         let answer = api.replace_status(&key.1, &PostParams::default(), &changed).await;
@@ -70,7 +70,7 @@ async fn create(world: &World, set: &ReplicaSet, count: usize) -> Result<(), Err
     let Some(template) = set.spec.as_ref().and_then(|s| s.template.as_ref()) else { return Ok(()) };
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let pod = replica_set::pod_from_template(template, namespace, owner_reference(set));
-    let api: Api<Pod> = Api::namespaced(world.client.clone(), namespace);
+    let api: Api<Pod> = Api::namespaced(world.clients.replica_set.clone(), namespace);
     create_one(world, set, &api, &pod).await?;
     let mut others =
         stream::iter(1..count).map(|_| create_one(world, set, &api, &pod)).buffer_unordered(AT_ONCE);
@@ -84,7 +84,7 @@ async fn create(world: &World, set: &ReplicaSet, count: usize) -> Result<(), Err
 }
 
 async fn create_one(world: &World, set: &ReplicaSet, api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
-    let recorder = world.recorder.named("replicaset-controller");
+    let recorder = world.recorder.of("replicaset-controller", &world.clients.replica_set);
     match api.create(&PostParams::default(), pod).await {
         Ok(pod) => {
             let name = pod.metadata.name.clone().unwrap_or_default();
@@ -105,7 +105,7 @@ async fn create_one(world: &World, set: &ReplicaSet, api: &Api<Pod>, pod: &Pod) 
 
 async fn delete(world: &World, set: &ReplicaSet, names: Vec<String>) -> Result<(), Error> {
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(world.client.clone(), namespace);
+    let api: Api<Pod> = Api::namespaced(world.clients.replica_set.clone(), namespace);
     let mut deletions =
         stream::iter(names).map(|name| delete_one(world, set, &api, name)).buffer_unordered(AT_ONCE);
     let mut first_error = None;
@@ -120,7 +120,7 @@ async fn delete(world: &World, set: &ReplicaSet, names: Vec<String>) -> Result<(
 async fn delete_one(world: &World, set: &ReplicaSet, api: &Api<Pod>, name: String) -> Result<(), Error> {
     let key = (set.metadata.namespace.clone().unwrap_or_default(), name.clone());
     let Some(pod) = world.pods.get(&key) else { return Ok(()) };
-    let recorder = world.recorder.named("replicaset-controller");
+    let recorder = world.recorder.of("replicaset-controller", &world.clients.replica_set);
     let answer = gone_is_fine(api.delete(&name, &exactly(pod.metadata.uid.as_ref())).await);
     match answer.map(|answer| answer.and_then(|answer| answer.left())) {
         Ok(Some(pod)) if pod.metadata.deletion_timestamp.is_some() => world.saw(pod),

@@ -22,14 +22,14 @@ pub(super) async fn sync(world: &World, namespace: String) -> Result<Option<Dura
     }
     if world.service_accounts.get(&(namespace.clone(), "default".to_string())).is_none() {
         let account = ServiceAccount { metadata: named("default", &namespace), ..ServiceAccount::default() };
-        let api: Api<ServiceAccount> = Api::namespaced(world.client.clone(), &namespace);
+        let api: Api<ServiceAccount> = Api::namespaced(world.clients.service_account.clone(), &namespace);
         match api.create(&PostParams::default(), &account).await {
             Ok(account) => world.saw(account),
             Err(error) => exists_is_fine(error)?,
         }
     }
     let data = [("ca.crt".to_string(), world.root_ca.clone())].into();
-    let api: Api<ConfigMap> = Api::namespaced(world.client.clone(), &namespace);
+    let api: Api<ConfigMap> = Api::namespaced(world.clients.root_ca.clone(), &namespace);
     match world.config_maps.get(&(namespace.clone(), ROOT_CA.to_string())) {
         Some(map) if map.data.as_ref() == Some(&data) => {}
         Some(map) => {

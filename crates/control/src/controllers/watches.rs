@@ -37,7 +37,7 @@ const DISCOVERY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The watches, to be run, and a future that is done when every kind was listed once.
 pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, BoxFuture<'static, ()>) {
-    let kinds = discover(&world.client).await;
+    let kinds = discover(&world.clients.watches).await;
     let (listed, mut progress) = watch::channel(0usize);
     let mut watches: Vec<BoxFuture<'static, ()>> = Vec::new();
     let mut typed = BTreeSet::new();
@@ -145,7 +145,7 @@ impl Listed {
 async fn follow<K: Tracked>(world: Arc<World>, count: watch::Sender<usize>) {
     let mut listed = Listed { count, is_told: false };
     let mut brought: HashSet<Key> = HashSet::new();
-    let api: Api<K> = Api::all(world.client.clone());
+    let api: Api<K> = Api::all(world.clients.watches.clone());
     let mut events = watcher(api, watcher::Config::default()).backoff(Pauses::default()).boxed();
     while let Some(event) = events.next().await {
         // An error is followed by a new attempt, after a pause that grows.
@@ -179,7 +179,7 @@ async fn follow_metadata(
 ) {
     let mut listed = Listed { count, is_told: false };
     let mut brought: HashSet<String> = HashSet::new();
-    let api: Api<DynamicObject> = Api::all_with(world.client.clone(), &resource);
+    let api: Api<DynamicObject> = Api::all_with(world.clients.watches.clone(), &resource);
     let mut events = watcher(api, watcher::Config::default()).backoff(Pauses::default()).boxed();
     while let Some(event) = events.next().await {
         let Ok(event) = event else { continue };

@@ -1,7 +1,8 @@
 //! Service account tokens: JSON Web Tokens (RFC 7519) that say which ServiceAccount asks, for whom the token is meant, until
 //! when, and to what its life is bound.
 //!
-//! A token is judged in two steps. [`Tokens::verify`] judges the text alone: form, signature, issuer, time. [`alive`] asks
+//! A token is judged in two steps. [`Tokens::verify`] judges the text alone: form, signature, issuer, time; a signature once
+//! found good is remembered. [`alive`] asks
 //! the store whether the account, and the pod or Secret the token is bound to, are still the same ones; so a token ends with
 //! its pod. Nothing about tokens is stored: who has the key can make them, and nobody else.
 //!
@@ -11,8 +12,9 @@ mod alive;
 mod base64url;
 mod claims;
 mod key;
+mod seen;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use api::field::quote;
 use serde_json::{Value, json};
@@ -65,6 +67,7 @@ pub struct Tokens {
     key: SigningKey,
     /// The first part of every token, encoded.
     header: String,
+    seen: seen::Seen,
 }
 
 impl Tokens {
@@ -86,7 +89,7 @@ impl Tokens {
 
     fn with(key: SigningKey) -> Tokens {
         let header = json!({"alg": key::ALGORITHM, "kid": key.id()}).to_string();
-        Tokens { header: base64url::encode(header.as_bytes()), key }
+        Tokens { header: base64url::encode(header.as_bytes()), key, seen: seen::Seen::default() }
     }
 
     /// The token that says `claims`.
@@ -106,10 +109,30 @@ impl Tokens {
     ///
     /// # Errors
     /// [`TokenError::Invalid`], `Expired`, `NotYet`.
-    pub fn verify(&self, token: &str, now: i64) -> Result<Claims, TokenError> {
+    pub fn verify(&self, token: &str, now: i64) -> Result<Arc<Claims>, TokenError> {
         if token.len() > LONGEST {
             return Err(TokenError::Invalid);
         }
+        let hash = seen::hash(token);
+        let claims = match self.seen.get(&hash) {
+            Some(claims) => claims,
+            None => {
+                let claims = Arc::new(self.read(token)?);
+                self.seen.put(hash, claims.clone());
+                claims
+            }
+        };
+        if now - LEEWAY > claims.exp {
+            return Err(TokenError::Expired);
+        }
+        if now + LEEWAY < claims.nbf {
+            return Err(TokenError::NotYet);
+        }
+        Ok(claims)
+    }
+
+    /// What `token` claims, if this key signed it.
+    fn read(&self, token: &str) -> Result<Claims, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
         let (header, payload) = signed.split_once('.').ok_or(TokenError::Invalid)?;
         // There is one header that we write. Any other, `alg: none` among them, is not ours.
@@ -124,12 +147,6 @@ impl Tokens {
         let claims: Claims = serde_json::from_slice(&payload).map_err(|_| TokenError::Invalid)?;
         if claims.iss != ISSUER {
             return Err(TokenError::Invalid);
-        }
-        if now - LEEWAY > claims.exp {
-            return Err(TokenError::Expired);
-        }
-        if now + LEEWAY < claims.nbf {
-            return Err(TokenError::NotYet);
         }
         Ok(claims)
     }

@@ -5,7 +5,7 @@ use crate::store::{Action, Encoded, Expect, Store, Write, engine::Volatile};
 
 const NOW: i64 = 1_800_000_000;
 
-fn claims() -> Claims {
+pub(super) fn claims() -> Claims {
     let reference = |name: &str| Reference { name: name.into(), uid: format!("{name}-uid") };
     Claims {
         aud: vec![ISSUER.into(), "vault".into()],
@@ -39,7 +39,7 @@ fn what_is_signed_is_read_until_it_expires() {
     ] {
         assert_eq!(tokens.verify(&token, NOW + after).map(drop), want, "{after}");
     }
-    assert_eq!(tokens.verify(&token, NOW).unwrap(), claims());
+    assert_eq!(*tokens.verify(&token, NOW).unwrap(), claims());
 }
 
 #[test]

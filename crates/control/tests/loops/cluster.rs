@@ -47,11 +47,13 @@ impl Cluster {
         };
         let server = ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap();
         let client = server.client(User::admin());
-        let loops = server.client(User::component("kube-controller-manager"));
-        let scheduler = server.client(User::component("kube-scheduler"));
+        // Without their roles the loops may do nothing.
+        control::authorization::bootstrap::run(&client).await.unwrap();
+        let loops = server.clone();
+        let scheduler = server.client(User::new("system:kube-scheduler", []));
         let bad_images = Arc::new(Mutex::new(BTreeSet::new()));
         let tasks = vec![
-            tokio::spawn(control::controllers::run(loops, "the CA".to_string())),
+            tokio::spawn(control::controllers::run(move |user| loops.client(user), "the CA".to_string())),
             tokio::spawn(control::scheduler::run(scheduler)),
             tokio::spawn(kubelets(client.clone(), bad_images.clone())),
         ];

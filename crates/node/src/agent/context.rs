@@ -41,6 +41,8 @@ pub struct Config {
     /// The address of the cluster's name service; None if it has none.
     pub cluster_dns: Option<Ipv4Addr>,
     pub mtu: u32,
+    /// Holds `control.sock`, the API server's for this node, and is given `agent.sock`. To be where no pod gets at it.
+    pub sockets_dir: PathBuf,
     /// `/run/cofferdam` of the node.
     pub run_dir: PathBuf,
     /// `/var/lib/cofferdam/pods` of the node.

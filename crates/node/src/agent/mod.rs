@@ -74,7 +74,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     for dir in [&config.pods_dir, &config.logs_dir] {
         fs::create_dir_all(dir).map_err(|error| AgentError::Directory { path: dir.clone(), error })?;
     }
-    let client = crate::client::unix(config.run_dir.join("control.sock"));
+    let client = crate::client::unix(config.sockets_dir.join("control.sock"));
     let recorder = events::Recorder::new(client.clone(), &config.node);
     let programmed = programmed::Programmed::default();
     let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone(), programmed.clone()))?);
@@ -107,7 +107,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         config,
     });
     let config = &ctx.config;
-    let socket = listen(&config.run_dir.join("agent.sock"), config.control_uid)?;
+    let socket = listen(&config.sockets_dir.join("agent.sock"), config.control_uid)?;
     let serving =
         crate::server::serve(socket, vec![0, config.control_uid], Arc::new(backend::Containers(ctx.clone())));
     let (reporter, node) = (ctx.recorder.clone(), config.node.clone());
@@ -124,7 +124,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         ended = cluster.follow() => ended,
         ended = serving => {
             let error = ended.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
-            Err(AgentError::Socket { path: config.run_dir.join("agent.sock"), error })
+            Err(AgentError::Socket { path: config.sockets_dir.join("agent.sock"), error })
         }
     }
 }

@@ -195,7 +195,7 @@ pub struct Cluster {
 impl Cluster {
     pub fn new(ctx: Arc<Context>, announced: mpsc::Receiver<Announced>) -> Cluster {
         let client = ctx.client.clone();
-        let (sources, changed) = Sources::new(ctx.config.run_dir.join("control.sock"));
+        let (sources, changed) = Sources::new(ctx.config.sockets_dir.join("control.sock"));
         let events = futures::stream::select_all([
             follow::<Pod>(&client, |event| Seen::Pod(Box::new(event))),
             follow::<Namespace>(&client, Seen::Namespace),

@@ -277,7 +277,8 @@ fn environment() {
 
 #[test]
 fn a_pod_is_what_it_was_but_for_its_images() {
-    let changes: [(&str, Value, &[&str]); 7] = [
+    let profile = "container.apparmor.security.beta.kubernetes.io/main";
+    let changes: [(&str, Value, &[&str]); 9] = [
         ("/spec/containers/0/image", json!("nginx:2"), &[]),
         ("/metadata/labels/app", json!("x"), &[]),
         ("/spec/activeDeadlineSeconds", json!(5), &[]),
@@ -287,6 +288,17 @@ fn a_pod_is_what_it_was_but_for_its_images() {
             json!([{"name": "a", "image": "nginx"}]),
             &["spec.containers: Forbidden: pod updates may not add or remove containers"],
         ),
+        (
+            "/metadata/annotations",
+            json!({profile: "unconfined", "container.apparmor.security.beta.kubernetes.io/b": "unconfined"}),
+            &[
+                "metadata.annotations[container.apparmor.security.beta.kubernetes.io/main]: Forbidden: may not remove or \
+                 update AppArmor annotations",
+                "metadata.annotations[container.apparmor.security.beta.kubernetes.io/b]: Forbidden: may not add AppArmor \
+                 annotations",
+            ],
+        ),
+        ("/metadata/annotations", json!({profile: "runtime/default", "a": "b"}), &[]),
         (
             "/spec/schedulingGates",
             json!([{"name": "g"}]),
@@ -305,6 +317,7 @@ fn a_pod_is_what_it_was_but_for_its_images() {
     ];
     let old = {
         let mut old = with(pod(), "/spec/containers/0/imagePullPolicy", json!("Always"));
+        old["metadata"]["annotations"] = json!({profile: "runtime/default"});
         apply_kind("", "Pod", &mut old);
         old
     };

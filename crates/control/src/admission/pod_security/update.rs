@@ -3,13 +3,10 @@
 
 use serde_json::Value;
 
-/// Whether the standard looks at what an update changes: the containers there are, and their images. (Also the annotations of
-/// old for seccomp and AppArmor, which validation keeps from changing for the better part.)
+/// Whether the standard looks at what an update changes: the containers there are, and their images. (Not the annotations of
+/// old: validation keeps AppArmor's as they are, and seccomp's say nothing any more.)
 pub fn is_significant(new: &Value, old: &Value) -> bool {
     let list = |pod: &Value, name: &str| pod["spec"][name].as_array().cloned().unwrap_or_default();
-    if profiles(new) != profiles(old) {
-        return true;
-    }
     for name in ["containers", "initContainers"] {
         let (new, old) = (list(new, name), list(old, name));
         if new.len() != old.len() || new.iter().zip(&old).any(|(new, old)| new["image"] != old["image"]) {
@@ -23,16 +20,6 @@ pub fn is_significant(new: &Value, old: &Value) -> bool {
             None => true,
         }
     })
-}
-
-/// The annotations that name a profile.
-fn profiles(pod: &Value) -> Vec<(&String, &Value)> {
-    let annotations = pod["metadata"]["annotations"].as_object().into_iter().flatten();
-    let is_profile = |key: &str| {
-        key.contains("seccomp.security.alpha.kubernetes.io/")
-            || key.starts_with("container.apparmor.security.beta.kubernetes.io/")
-    };
-    annotations.filter(|(key, _)| is_profile(key)).collect()
 }
 
 #[cfg(test)]
@@ -53,10 +40,10 @@ mod tests {
             ("an annotation", "/metadata/annotations/a", json!("c"), false),
             ("a deadline", "/spec/activeDeadlineSeconds", json!(5), false),
             (
-                "a profile",
+                "a profile of old",
                 "/metadata/annotations/container.seccomp.security.alpha.kubernetes.io~1a",
                 json!("unconfined"),
-                true,
+                false,
             ),
             ("an image", "/spec/containers/0/image", json!("y"), true),
             ("an init container's image", "/spec/initContainers/0/image", json!("y"), true),

@@ -7,7 +7,8 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 async fn refused(server: &Server, method: &str, target: &str, body: Value) -> String {
     let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     let node = Some(User::node("node-1"));
-    let (code, _, text) = server.ask_as(node, method, target, media, body.to_string()).await;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let (code, _, text) = server.ask_as(node, method, target, media, body).await;
     let answer: Value = serde_json::from_str(&text).unwrap();
     if code.is_success() {
         return String::new();
@@ -115,4 +116,122 @@ async fn a_node_tells_of_its_pods_and_of_no_others() {
         "pods \"m\" is forbidden: node \"node-1\" cannot update labels through pod status"
     );
     assert_eq!(refused(&server, "PATCH", &target, status(json!({}))).await, "");
+}
+
+#[tokio::test]
+async fn a_node_reaches_what_its_own_pods_use_and_nothing_else() {
+    let server = furnished().await;
+    for node in ["node-1", "node-2"] {
+        server.created("/api/v1/nodes", json!({"metadata": {"name": node}})).await;
+    }
+    server.created("/api/v1/namespaces/d/serviceaccounts", json!({"metadata": {"name": "other"}})).await;
+    for name in ["used", "unused", "foreign"] {
+        let object = json!({"metadata": {"name": name}});
+        server.created("/api/v1/namespaces/d/configmaps", object.clone()).await;
+        server.created("/api/v1/namespaces/d/secrets", object).await;
+    }
+    let bound = async |name: &str, node: &str, uses: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = node.into();
+        pod["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": uses}}]);
+        pod["spec"]["imagePullSecrets"] = json!([{"name": uses}]);
+        server.created(PODS, pod).await
+    };
+    let own = bound("own", "node-1", "used").await;
+    bound("foreign", "node-2", "foreign").await;
+
+    let namespace = "/api/v1/namespaces/d";
+    let unrelated = "no relationship found between node 'node-1' and this object";
+    let none = Value::Null;
+    let labels = json!({"metadata": {"labels": {"app": "web"}}});
+    let reference = json!({"apiVersion": "v1", "kind": "Pod", "name": "own", "uid": own["metadata"]["uid"]});
+    let token = |audiences: Value| json!({"spec": {"audiences": audiences, "boundObjectRef": reference}});
+    let table = [
+        ("GET", "configmaps/used", none.clone(), ""),
+        ("GET", "configmaps?fieldSelector=metadata.name%3Dused", none.clone(), ""),
+        ("GET", "configmaps/unused", none.clone(), unrelated),
+        ("GET", "configmaps/foreign", none.clone(), unrelated),
+        ("GET", "configmaps?fieldSelector=metadata.name%3Dforeign", none.clone(), unrelated),
+        ("GET", "configmaps", none.clone(), "No Object name found"),
+        ("DELETE", "configmaps/used", none.clone(), "can only read resources of this type"),
+        ("GET", "secrets/used", none.clone(), ""),
+        ("GET", "secrets/unused", none.clone(), unrelated),
+        ("GET", "secrets/foreign", none.clone(), unrelated),
+        ("POST", "secrets", json!({"metadata": {"name": "x"}}), "can only read resources of this type"),
+        ("GET", "serviceaccounts/default", none.clone(), ""),
+        ("GET", "serviceaccounts/other", none.clone(), unrelated),
+        ("POST", "serviceaccounts/other/token", token(json!([])), unrelated),
+        ("POST", "serviceaccounts/default/token", token(json!([])), ""),
+        (
+            "POST",
+            "serviceaccounts/default/token",
+            token(json!(["a", "b"])),
+            "node may only request 0 or 1 audiences",
+        ),
+        ("PATCH", "pods/own", labels.clone(), "cannot patch resource \"pods\""),
+        (
+            "POST",
+            "pods/own/binding",
+            json!({"target": {"kind": "Node", "name": "node-1"}}),
+            "cannot create resource \"pods/binding\"",
+        ),
+        ("PATCH", "pods/own/ephemeralcontainers", none.clone(), "cannot patch resource"),
+        (
+            "PATCH",
+            "pods/foreign/status",
+            json!({"status": {"phase": "Failed"}}),
+            "node \"node-1\" can only update pod status for pods with spec.nodeName set to itself",
+        ),
+        (
+            "POST",
+            "pods/foreign/eviction",
+            json!({"metadata": {"name": "foreign"}}),
+            "node node-1 can only evict pods with spec.nodeName set to itself",
+        ),
+        (
+            "DELETE",
+            "pods/foreign",
+            none.clone(),
+            "node \"node-1\" can only delete pods with spec.nodeName set to itself",
+        ),
+        ("DELETE", "pods", none.clone(), "cannot deletecollection resource \"pods\""),
+    ];
+    for (method, target, body, want) in table {
+        let got = refused(&server, method, &format!("{namespace}/{target}"), body).await;
+        assert!(
+            if want.is_empty() { got.is_empty() } else { got.contains(want) },
+            "{method} {target}: {got}"
+        );
+    }
+    for (method, target, body, want) in [
+        ("PATCH", "nodes/node-2", labels.clone(), "is not allowed to modify node \"node-2\""),
+        ("DELETE", "nodes/node-1", none.clone(), "cannot delete resource \"nodes\""),
+        ("GET", "secrets", none.clone(), "can only read namespaced object of this type"),
+        ("POST", "namespaces", json!({"metadata": {"name": "x"}}), "cannot create resource \"namespaces\""),
+    ] {
+        let got = refused(&server, method, &format!("/api/v1/{target}"), body).await;
+        assert!(got.contains(want), "{method} {target}: {got}");
+    }
+    // What its last pod used is its no longer.
+    let now = json!({"gracePeriodSeconds": 0});
+    assert_eq!(refused(&server, "DELETE", &format!("{PODS}/own"), now).await, "");
+    assert!(refused(&server, "GET", &format!("{namespace}/secrets/used"), none).await.contains(unrelated));
+}
+
+/// Of a pod that a node runs by itself only the node is remembered: else whoever may make one could point a node at secrets.
+#[tokio::test]
+async fn a_mirror_pod_opens_nothing_to_its_node() {
+    let server = furnished().await;
+    server.created("/api/v1/namespaces/d/secrets", json!({"metadata": {"name": "s"}})).await;
+    let mut mirror = pod("m");
+    mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
+    mirror["spec"]["nodeName"] = "node-1".into();
+    mirror["spec"]["imagePullSecrets"] = json!([{"name": "s"}]);
+    let (code, why) = server.ask("POST", PODS, mirror).await;
+    if code == 201 {
+        let got = refused(&server, "GET", "/api/v1/namespaces/d/secrets/s", Value::Null).await;
+        assert!(got.contains("no relationship found"), "{got}");
+    } else {
+        assert!(why["message"].as_str().unwrap().contains("mirror pod"), "{why}");
+    }
 }

@@ -52,7 +52,7 @@ pub(super) async fn sync(
     };
     let (labels, annotations) = (Some(labels), (!annotations.is_empty()).then_some(annotations));
     let subsets = (!subsets.is_empty()).then_some(subsets);
-    let api: Api<Endpoints> = Api::namespaced(world.client.clone(), &key.0);
+    let api: Api<Endpoints> = Api::namespaced(world.clients.endpoints.clone(), &key.0);
     let answer = match have {
         Some(have) => {
             let metadata = ObjectMeta { labels, annotations, ..have.metadata.clone() };

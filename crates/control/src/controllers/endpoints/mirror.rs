@@ -45,7 +45,7 @@ pub(super) async fn sync(world: &World, key: &Key, service: &Service) -> Result<
         changed,
     };
     let have = of_service(world, key, CONTROLLER);
-    carry_out(world, key, slices::plan(&have, groups(&endpoints), &shape)).await
+    carry_out(world, key, CONTROLLER, slices::plan(&have, groups(&endpoints), &shape)).await
 }
 
 fn is_mirrored(endpoints: &Endpoints) -> bool {

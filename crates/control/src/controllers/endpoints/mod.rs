@@ -68,7 +68,7 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     };
     let wanted = desired::groups(&service, &pods, zone);
     let have = of_service(world, &key, CONTROLLER);
-    carry_out(world, &key, slices::plan(&have, wanted, &shape)).await?;
+    carry_out(world, &key, CONTROLLER, slices::plan(&have, wanted, &shape)).await?;
     legacy::sync(world, &key, &service, &pods, shape.changed).await?;
     Ok(None)
 }
@@ -90,8 +90,12 @@ fn of_service(world: &World, key: &Key, manager: &str) -> Vec<Arc<EndpointSlice>
     world.endpoint_slices.in_namespace(&key.0).into_iter().filter(managed).collect()
 }
 
-async fn carry_out(world: &World, key: &Key, plan: Plan) -> Result<(), Error> {
-    let api: Api<EndpointSlice> = Api::namespaced(world.client.clone(), &key.0);
+/// In the name of the controller that `manager` is.
+async fn carry_out(world: &World, key: &Key, manager: &str, plan: Plan) -> Result<(), Error> {
+    let clients = &world.clients;
+    let client =
+        if manager == CONTROLLER { &clients.endpoint_slices } else { &clients.endpoint_slice_mirroring };
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &key.0);
     for slice in plan.create {
         world.saw(api.create(&PostParams::default(), &slice).await?);
     }
@@ -108,13 +112,13 @@ async fn carry_out(world: &World, key: &Key, plan: Plan) -> Result<(), Error> {
 async fn delete_all(world: &World, key: &Key, manager: &str) -> Result<(), Error> {
     let delete = of_service(world, key, manager);
     let delete = delete.iter().filter_map(|slice| slice.metadata.name.clone()).collect();
-    carry_out(world, key, Plan { delete, ..Plan::default() }).await
+    carry_out(world, key, manager, Plan { delete, ..Plan::default() }).await
 }
 
 /// Endpoints belong to a Service by their name alone.
 async fn delete_endpoints(world: &World, key: &Key) -> Result<(), Error> {
     if world.endpoints.get(key).is_some() {
-        let api: Api<Endpoints> = Api::namespaced(world.client.clone(), &key.0);
+        let api: Api<Endpoints> = Api::namespaced(world.clients.endpoints.clone(), &key.0);
         gone_is_fine(api.delete(&key.1, &DeleteParams::default()).await)?;
     }
     Ok(())
