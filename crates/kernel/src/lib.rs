@@ -7,6 +7,7 @@ pub mod error;
 pub mod fds;
 pub mod mount;
 pub mod namespace;
+pub mod packet;
 pub mod process;
 pub mod resolve;
 pub mod seccomp;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kernel::netlink::{Family, Socket};
+use kernel::packet::{checksum, pseudo_checksum};
 use kernel::route::netns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -400,28 +401,6 @@ impl Sniffer {
     }
 }
 
-/// The checksum of RFC 1071 over a transport header with its pseudo header.
-fn transport_checksum(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, segment: &[u8]) -> [u8; 2] {
-    let mut bytes = Vec::new();
-    bytes.extend(source.octets());
-    bytes.extend(destination.octets());
-    bytes.extend([0, protocol]);
-    bytes.extend((segment.len() as u16).to_be_bytes());
-    bytes.extend(segment);
-    checksum(&bytes)
-}
-
-pub(crate) fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let mut sum: u32 = 0;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    (!(sum as u16)).to_be_bytes()
-}
-
 pub const SYN: u8 = 2;
 pub const FIN: u8 = 1;
 pub const ACK: u8 = 16;
@@ -442,7 +421,7 @@ pub fn tcp_segment(
     segment.extend(sequence.to_be_bytes());
     segment.extend(acknowledged.to_be_bytes());
     segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    let sum = transport_checksum(*from.ip(), *to.ip(), 6, &segment);
+    let sum = pseudo_checksum((*from.ip()).into(), (*to.ip()).into(), 6, &segment);
     segment[16..18].copy_from_slice(&sum);
     segment
 }
@@ -454,7 +433,7 @@ pub fn udp_datagram(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec
     datagram.extend((8 + payload.len() as u16).to_be_bytes());
     datagram.extend([0, 0]);
     datagram.extend(payload);
-    let sum = transport_checksum(*from.ip(), *to.ip(), 17, &datagram);
+    let sum = pseudo_checksum((*from.ip()).into(), (*to.ip()).into(), 17, &datagram);
     datagram[6..8].copy_from_slice(&sum);
     datagram
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-use crate::net::{Netns, checksum};
+use crate::net::Netns;
+use kernel::packet::crc32c;
+pub use kernel::packet::{ip_packet, pseudo_checksum};
 
 /// The protocols with ports, by their IANA numbers.
 pub const TCP: u8 = 6;
@@ -256,28 +258,6 @@ fn parse(packet: &[u8]) -> Option<Seen> {
     Some(Seen { from, to, protocol })
 }
 
-/// An IP packet with a plain header of the addresses' family.
-pub fn ip_packet(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut packet;
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let [high, low] = (20 + payload.len() as u16).to_be_bytes();
-            packet = vec![0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let [high, low] = (payload.len() as u16).to_be_bytes();
-            packet = vec![0x60, 0, 0, 0, high, low, protocol, 64];
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-        }
-        _ => panic!("{source} and {destination} are of two families"),
-    }
-    packet.extend(payload);
-    packet
-}
-
 fn segment(from: SocketAddr, to: SocketAddr, protocol: u8, part: Part) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(from.port().to_be_bytes());
@@ -333,46 +313,13 @@ fn sctp(from: u16, to: u16, part: Part) -> Vec<u8> {
         }
     }
     let sum = crc32c(&packet);
-    packet[8..12].copy_from_slice(&sum.to_le_bytes());
+    packet[8..12].copy_from_slice(&sum);
     packet
-}
-
-/// Castagnoli's, as SCTP has it.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-        }
-    }
-    !crc
-}
-
-/// The checksum of RFC 1071 over a transport header with the pseudo header of its family.
-pub fn pseudo_checksum(source: IpAddr, destination: IpAddr, protocol: u8, segment: &[u8]) -> [u8; 2] {
-    let mut bytes = Vec::new();
-    for address in [source, destination] {
-        match address {
-            IpAddr::V4(v4) => bytes.extend(v4.octets()),
-            IpAddr::V6(v6) => bytes.extend(v6.octets()),
-        }
-    }
-    // The order of what follows makes no difference to the sum.
-    bytes.extend([0, protocol]);
-    bytes.extend((segment.len() as u16).to_be_bytes());
-    bytes.extend(segment);
-    checksum(&bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn crc32c_is_castagnolis() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-    }
 
     #[test]
     fn what_is_made_is_parsed() {

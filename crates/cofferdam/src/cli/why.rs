@@ -1,5 +1,8 @@
 //! `cofferdam why`: whether one end may reach another, with every policy, rule and kernel element that decides.
 
+mod live;
+mod verdict;
+
 use std::io::Write;
 
 use anyhow::{Context, Result};
@@ -7,7 +10,9 @@ use clap::Args;
 use policy::network_policy::explain::{
     Answer, Connection, Judgement, Name, Outcome, PolicyReport, PortWord, Says, explain, shown, tier_name,
 };
+use serde::Serialize;
 
+use self::verdict::Live;
 use super::netpol::objects::Objects;
 use super::out;
 use crate::cluster::layout::Layout;
@@ -22,12 +27,19 @@ use crate::cluster::layout::Layout;
 PORT is a number or a port's name, for TCP; with a protocol: 53/udp, dns/udp, 7/sctp; or icmp. Without it, the ports
 that the destination declares are meant.
 
-Exit codes: 0 allowed, 1 denied (also in part), 2 the question cannot be answered.
+With --live, one packet (TCP SYN, empty UDP datagram, SCTP INIT, echo request) is sent from the source's own network
+for each connection, followed through the packet filters of the nodes by the kernel's trace, and held against the answer.
+A TCP peer that accepts gets RST. To an address outside of the cluster the packet is taken away when it leaves its node;
+from one, it is put on the wire before the node, and the answer is taken away.
+
+Exit codes: 0 allowed, 1 denied (also in part), 2 the question cannot be answered (or the kernel not asked), 3 the kernel
+does otherwise.
 
 Examples:
   cofferdam why web db 5432
   cofferdam why shop/cart foo/svc/db sql
   cofferdam why external -n foo web 80
+  cofferdam why web db 5432 --live
   cofferdam why web 8.8.8.8 53/udp -o json | jq .connections[0].egress")]
 pub struct WhyArgs {
     /// Who connects.
@@ -38,6 +50,9 @@ pub struct WhyArgs {
     destination: String,
     #[arg(value_name = "PORT[/PROTOCOL]")]
     port: Option<String>,
+    /// Send a packet too, and say whether the kernel agrees.
+    #[arg(long)]
+    live: bool,
     /// Where names without a namespace are looked for.
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -46,24 +61,63 @@ pub struct WhyArgs {
 }
 
 const UNANSWERED: i32 = 2;
+const DISAGREES: i32 = 3;
+
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    answer: &'a Answer,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<&'a [Live]>,
+}
 
 /// Returns the exit code.
 pub fn run(layout: &Layout, args: &WhyArgs) -> Result<i32> {
     let answered = answer(layout, args).and_then(|answer| {
+        let live = match args.live {
+            true => Some(super::runtime()?.block_on(live::probe(layout, &answer))?),
+            false => None,
+        };
         let mut out = out::stdout();
         match args.output.as_str() {
             "json" => {
-                serde_json::to_writer_pretty(&mut out, &answer)?;
+                serde_json::to_writer_pretty(&mut out, &Whole { answer: &answer, live: live.as_deref() })?;
                 writeln!(out)?;
             }
-            _ => write(&mut out, &answer)?,
+            _ => {
+                write(&mut out, &answer)?;
+                write_live(&mut out, live.as_deref().unwrap_or_default())?;
+            }
         }
-        Ok(if answer.verdict == Outcome::Allowed { 0 } else { 1 })
+        Ok(exit_code(answer.verdict, live.as_deref()))
     });
     Ok(answered.unwrap_or_else(|error| {
         out::complain(format_args!("cofferdam why: {error:#}"));
         UNANSWERED
     }))
+}
+
+fn exit_code(verdict: Outcome, live: Option<&[Live]>) -> i32 {
+    let live = live.unwrap_or_default();
+    match verdict {
+        _ if live.iter().any(|one| one.agrees == Some(false)) => DISAGREES,
+        _ if live.iter().any(|one| one.agrees.is_none()) => UNANSWERED,
+        Outcome::Allowed => 0,
+        Outcome::Denied | Outcome::Partly | Outcome::Unreachable => 1,
+    }
+}
+
+fn write_live(out: &mut impl Write, live: &[Live]) -> std::io::Result<()> {
+    for one in live {
+        let agrees = match one.agrees {
+            Some(true) => " — agrees",
+            Some(false) => " — DISAGREES",
+            None => "",
+        };
+        writeln!(out, "\nlive: {}\n  kernel: {}{agrees}: {}", one.packet, one.kernel.word(), one.because)?;
+    }
+    Ok(())
 }
 
 fn answer(layout: &Layout, args: &WhyArgs) -> Result<Answer> {
@@ -198,6 +252,25 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, &answer).expect("write to memory");
         String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn the_exit_code_says_whether_the_kernel_does_what_is_said() {
+        let live = |agrees| Live { agrees, ..verdict::not_probed(String::new(), "") };
+        type Row<'a> = (Outcome, Option<&'a [Option<bool>]>, i32);
+        let rows: [Row<'_>; 7] = [
+            (Outcome::Allowed, None, 0),
+            (Outcome::Denied, None, 1),
+            (Outcome::Allowed, Some(&[Some(true)]), 0),
+            (Outcome::Denied, Some(&[Some(true)]), 1),
+            (Outcome::Denied, Some(&[Some(true), Some(false), None]), 3),
+            (Outcome::Allowed, Some(&[Some(true), None]), 2),
+            (Outcome::Unreachable, Some(&[Some(true)]), 1),
+        ];
+        for (verdict, agrees, code) in rows {
+            let live: Option<Vec<Live>> = agrees.map(|all| all.iter().map(|one| live(*one)).collect());
+            assert_eq!(exit_code(verdict, live.as_deref()), code, "{verdict:?} {agrees:?}");
+        }
     }
 
     #[test]

@@ -148,6 +148,10 @@ impl Layout {
     pub fn node_run(&self, node: &str) -> PathBuf {
         self.node_data(node).join("run")
     }
+    /// Where a node's agent listens.
+    pub fn agent_socket(&self, node: &str) -> PathBuf {
+        self.node_run(node).join("agent.sock")
+    }
     pub fn node_data(&self, node: &str) -> PathBuf {
         self.data.join("nodes").join(node)
     }

@@ -106,18 +106,24 @@ async fn supervise(layout: &Layout) -> Result<()> {
 fn open_fabric(layout: &Layout, cluster: &Cluster) -> Result<Fabric> {
     let (v4, v6) = cluster.ranges()?;
     let config = FabricConfig { cluster_id: cluster.id.clone(), v4, v6 };
-    for process in processes::find(layout.data())? {
-        if process.role == Role::NodeInit
-            && let Some(netns) = held_fabric(process.pid)?
-        {
-            return Fabric::adopt(config, netns).context("take over the fabric");
-        }
+    if let Some(netns) = find_fabric(layout)? {
+        return Fabric::adopt(config, netns).context("take over the fabric");
     }
     let fabric = Fabric::create(config).context("make the fabric")?;
     for warning in &fabric.warnings {
         eprintln!("{warning}");
     }
     Ok(fabric)
+}
+
+/// The fabric's network namespace, if any node of the cluster runs.
+pub fn find_fabric(layout: &Layout) -> Result<Option<OwnedFd>> {
+    for process in processes::find(layout.data())?.into_iter().filter(|p| p.role == Role::NodeInit) {
+        if let Some(netns) = held_fabric(process.pid)? {
+            return Ok(Some(netns));
+        }
+    }
+    Ok(None)
 }
 
 /// The fabric's network namespace by the descriptor that a node's init holds it with.

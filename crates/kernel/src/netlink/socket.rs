@@ -43,6 +43,8 @@ pub enum Group {
     Links,
     /// NFNLGRP_NFTABLES.
     Nftables,
+    /// NFNLGRP_NFTRACE.
+    NftTrace,
 }
 
 /// A blocking netlink socket. It acts in the network namespace it was opened in, whoever holds it.
@@ -215,6 +217,7 @@ impl Socket {
         let number = match group {
             Group::Links => 1,
             Group::Nftables => 7,
+            Group::NftTrace => 9,
         };
         self.set_option("setsockopt(NETLINK_ADD_MEMBERSHIP)", SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, number)
     }

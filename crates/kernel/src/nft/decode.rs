@@ -95,6 +95,7 @@ fn decode_expr(name: &str, a: &Attributes<'_>) -> Option<Expr> {
     Some(match name {
         "meta" if a.be32(3).is_some() => match a.be32(2)? {
             3 => Expr::SetMark { from: a.be32(3)? },
+            12 => Expr::SetTrace { from: a.be32(3)? },
             _ => return None,
         },
         "dynset" if a.be32(3) == Some(1) && a.get(7).is_none() => {

@@ -273,6 +273,10 @@ fn put_expr(m: &mut Batch, expr: &Expr) {
             m.attr_be32(2, 3);
             m.attr_be32(3, *from);
         }),
+        Expr::SetTrace { from } => named(m, "meta", |m| {
+            m.attr_be32(2, 12);
+            m.attr_be32(3, *from);
+        }),
         Expr::Update { set, key, milliseconds } => named(m, "dynset", |m| {
             m.attr_str(1, set);
             // NFT_DYNSET_OP_UPDATE

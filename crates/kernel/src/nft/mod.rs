@@ -7,12 +7,15 @@ mod decode;
 mod encode;
 mod model;
 mod read;
+mod trace;
 mod transaction;
 
 pub use model::*;
 pub use read::{
-    ForeignChain, GENERATION_EVENT, Generation, base_chains, generation, rules_with_comment, table, tables,
+    ForeignChain, GENERATION_EVENT, Generation, base_chains, generation, rule_handles, rules_with_comment,
+    table, tables,
 };
+pub use trace::{Headers, Step, Trace};
 pub use transaction::{CommitError, Transaction};
 
 /// NFNL_SUBSYS_NFTABLES is 10.

@@ -291,6 +291,10 @@ pub enum Expr {
     SetMark {
         from: Register,
     },
+    /// `meta nftrace set …`: with 1, the kernel tells what becomes of the packet from here on.
+    SetTrace {
+        from: Register,
+    },
     /// `update @set { … timeout … }`: puts the key into a set that learns, or lets it stay longer.
     Update {
         set: String,

@@ -152,6 +152,26 @@ pub fn rules_with_comment(
     Ok(handles)
 }
 
+/// Handles of the rules of a chain, in order.
+pub fn rule_handles(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<u64>, NetlinkError> {
+    let mut handles = Vec::new();
+    let filter = |m: &mut Batch| {
+        m.attr_str(1, table);
+        m.attr_str(2, chain);
+    };
+    list(socket, "list rules", GETRULE, DUMP, family.number(), filter, |_, attrs| {
+        if attrs.str(1) == Some(table) && attrs.str(2) == Some(chain) {
+            handles.extend(attrs.be64(3));
+        }
+    })?;
+    Ok(handles)
+}
+
 /// A table with everything in it; None if there is none.
 pub fn table(socket: &mut Socket, family: Family, name: &str) -> Result<Option<Table>, NetlinkError> {
     let number = family.number();

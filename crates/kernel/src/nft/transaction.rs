@@ -86,6 +86,13 @@ impl Transaction {
         });
     }
 
+    /// A table that nobody but the socket it is committed by may change, and that goes with that socket.
+    pub fn add_owned_table(&mut self) {
+        // NFT_TABLE_F_OWNER
+        let object = format!("add table {}", self.table);
+        self.step(NEWTABLE, CREATE, object, |m| m.attr_be32(2, 2));
+    }
+
     pub fn delete_table(&mut self) {
         let object = format!("delete table {}", self.table);
         self.step(DELTABLE, 0, object, |_| {});

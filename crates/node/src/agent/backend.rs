@@ -17,6 +17,7 @@ use super::{
     report::Subject,
     watch::Announced,
 };
+use crate::net::probe;
 use crate::server::{Backend, ExecRequest, LogFiles, Session, Streams, Target, Wants, status};
 
 pub struct Containers(pub Arc<Context>);
@@ -186,38 +187,68 @@ impl Backend for Containers {
         })
     }
 
-    async fn port_forward(&self, namespace: &str, pod: &str, port: u16) -> Result<TcpStream, Refused> {
-        let target =
-            Target { namespace: namespace.to_owned(), pod: pod.to_owned(), container: String::new() };
-        let link = self.view(&target)?.shown().link.ok_or_else(|| {
-            status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", format!("pod {pod} has no sandbox"))
-        })?;
-        let state = link.state().await.map_err(|error| failed(&error))?;
-        let inside = state.containers.iter().find(|one| matches!(one.phase, ContainerPhase::Running));
-        let Some(pid) = inside.and_then(|one| rustix::process::Pid::from_raw(one.pid)) else {
-            let message = format!("no container of pod {pod} is running");
-            return Err(status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message));
+    async fn watch(&self, asked: probe::Asked) -> Result<probe::Watch, Refused> {
+        let net = self.0.net.clone();
+        let watch = tokio::task::spawn_blocking(move || net.watch(asked)).await.map_err(broken)?;
+        watch.map_err(broken)
+    }
+
+    async fn send(&self, pod: Option<(&str, &str)>, packet: probe::Packet) -> Result<probe::Held, Refused> {
+        let send = move || probe::send(&packet, probe::Reserve::Port);
+        let sent = match pod {
+            Some((namespace, pod)) => on_a_thread_inside(self.inside(namespace, pod).await?, send).await?,
+            None => tokio::task::spawn_blocking(send).await.map_err(broken)?,
         };
-        let (sender, connected) = oneshot::channel();
-        // A thread of its own, for it joins the pod's network and must not come back among the others.
-        std::thread::spawn(move || {
-            let result = connect_inside(pid, port);
-            if sender.send(result).is_err() {
-                eprintln!("nobody waits for a forwarded port any more");
-            }
-        });
-        let broken =
-            |error: io::Error| status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string());
-        let stream = connected.await.map_err(|error| broken(io::Error::other(error)))?.map_err(broken)?;
+        sent.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => status(StatusCode::CONFLICT, "Conflict", error.to_string()),
+            io::ErrorKind::InvalidInput => status(StatusCode::BAD_REQUEST, "BadRequest", error.to_string()),
+            _ => broken(format!("send a packet from {} to {}: {error}", packet.from.ip(), packet.to)),
+        })
+    }
+
+    async fn port_forward(&self, namespace: &str, pod: &str, port: u16) -> Result<TcpStream, Refused> {
+        let connect = move || std::net::TcpStream::connect(("127.0.0.1", port));
+        let stream =
+            on_a_thread_inside(self.inside(namespace, pod).await?, connect).await?.map_err(broken)?;
         stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).map_err(broken)
     }
 }
 
-/// Connects to a port of localhost as the process `pid` sees it, on a thread that may stay in that network namespace.
-fn connect_inside(pid: rustix::process::Pid, port: u16) -> io::Result<std::net::TcpStream> {
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-    kernel::namespace::enter(&pidfd, &[kernel::namespace::Namespace::Net]).map_err(io::Error::other)?;
-    std::net::TcpStream::connect(("127.0.0.1", port))
+impl Containers {
+    /// A process in the pod's network.
+    async fn inside(&self, namespace: &str, pod: &str) -> Result<rustix::process::Pid, Refused> {
+        let target =
+            Target { namespace: namespace.to_owned(), pod: pod.to_owned(), container: String::new() };
+        let link =
+            self.view(&target)?.shown().link.ok_or_else(|| broken(format!("pod {pod} has no sandbox")))?;
+        let state = link.state().await.map_err(|error| failed(&error))?;
+        let inside = state.containers.iter().find(|one| matches!(one.phase, ContainerPhase::Running));
+        inside
+            .and_then(|one| rustix::process::Pid::from_raw(one.pid))
+            .ok_or_else(|| broken(format!("no container of pod {pod} is running")))
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Refused {
+    status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string())
+}
+
+/// Works in the network namespace of the process `pid`, on a thread of its own that must not come back among the others.
+async fn on_a_thread_inside<T: Send + 'static>(
+    pid: rustix::process::Pid,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<io::Result<T>, Refused> {
+    let (sender, done) = oneshot::channel();
+    let enter = move || {
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        kernel::namespace::enter(&pidfd, &[kernel::namespace::Namespace::Net]).map_err(io::Error::other)
+    };
+    std::thread::spawn(move || {
+        if sender.send(enter().and_then(|()| work())).is_err() {
+            eprintln!("nobody waits any more for what was done in a pod's network");
+        }
+    });
+    done.await.map_err(broken)
 }
 
 type Resize = Box<dyn Fn(u16, u16) + Send + Sync>;

@@ -17,6 +17,7 @@ mod node_net;
 pub mod overlap;
 mod pods;
 mod pool;
+pub mod probe;
 pub mod services;
 mod state;
 mod table;

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kernel::netlink::{Batch, Family, Socket};
+use kernel::netlink::{Batch, Family, Group, Socket};
 use kernel::nft::{self, Transaction};
 use kernel::route::netns::write_sysctl;
 use kernel::route::{self, Ip, Ipv4Net, Ipv6Net, Net, Route};
@@ -20,6 +20,7 @@ use super::family::{Role, set_ipv6};
 use super::listener::Listener;
 use super::pods::{NetError, Network, NodeNetConfig, PodAddresses, PodNet, YOUNGEST};
 use super::pool::Pool;
+use super::probe;
 use super::services::{ServiceChange, ServiceName, Services, layout};
 use super::state::{LocalPod, Pod, State, Survivor, index_of, link_name};
 use super::table::{self, POD_LINK, TABLE, UPLINK};
@@ -285,6 +286,24 @@ impl NodeNet {
     /// What of the table follows from the policies, as it is wanted.
     pub fn rule_set(&self) -> ir::RuleSet {
         self.shared.lock().compiler.rule_set()
+    }
+
+    /// From now on one packet is followed through all rule sets of this node, whoever sends it. To be called in the
+    /// node's network namespace.
+    pub fn watch(&self, asked: probe::Asked) -> Result<probe::Watch, NetError> {
+        let mut traces = Socket::open(Family::Netfilter)?;
+        traces.join(Group::NftTrace)?;
+        let others = [Socket::open(Family::Netfilter)?, Socket::open(Family::Route)?];
+        let name = probe::name(&asked);
+        let mut state = self.shared.lock();
+        state.beside(&self.shared.config, &mut traces, || {
+            let mut transaction = Transaction::new(nft::Family::Inet, &name);
+            transaction.add_owned_table();
+            transaction.add_all(&probe::table(&asked));
+            transaction
+        })?;
+        let [rules, links] = others;
+        Ok(probe::Watch::new(asked, name, [traces, rules, links]))
     }
 
     /// Reads the table back and says what differs from what is wanted, a line each; empty if nothing does.

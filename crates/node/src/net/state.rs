@@ -238,6 +238,28 @@ impl State {
         }
     }
 
+    /// Commits what is beside our table, from a socket of its own, without our table being read back because of it.
+    pub(super) fn beside(
+        &mut self,
+        config: &NodeNetConfig,
+        socket: &mut Socket,
+        transaction: impl Fn() -> Transaction,
+    ) -> Result<(), NetError> {
+        for _ in 0..8 {
+            match transaction().commit_at(socket, self.generation) {
+                Ok(()) => {
+                    self.generation = next(self.generation);
+                    return Ok(());
+                }
+                Err(CommitError::Stale(_)) => {
+                    self.reconcile(config)?;
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(NetError::Contended)
+    }
+
     /// Reads the table back and writes what differs, in one transaction. True if something did.
     pub(super) fn reconcile(&mut self, config: &NodeNetConfig) -> Result<bool, NetError> {
         if !self.live() {

@@ -9,10 +9,13 @@
 //! GET|POST  /attach/<namespace>/<pod>/<container>?…
 //! GET|POST  /portForward/<namespace>/<pod>
 //! POST      /run/<namespace>/<pod>/<container>?cmd=…
+//! POST      /probe/watch          what becomes of a packet on this node, a line of JSON each, until the client closes
+//! POST      /probe/send[/<namespace>/<pod>]   that packet, from the node or the pod; its port is kept until the client closes
 //! POST      /addresses/<node>     that node tells of its new pods; the API server vouches for its name
 //! ```
 
 mod logs;
+mod probe;
 mod session;
 mod spdy;
 mod spdy_streams;
@@ -32,6 +35,7 @@ use tokio::{
 };
 
 use crate::agent::{Announcement, Missing};
+use crate::net::probe::{Asked, Held, Packet, Watch};
 
 /// A container that a request names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +120,20 @@ pub trait Backend: Send + Sync + 'static {
         announcement: Announcement,
     ) -> impl Future<Output = Result<Missing, Box<Status>>> + Send {
         let text = format!("this node does not take in {} addresses of {node}", announcement.pods.len());
+        async { Err(status(StatusCode::NOT_IMPLEMENTED, "NotImplemented", text)) }
+    }
+    /// Follows a packet through this node's rule sets.
+    fn watch(&self, asked: Asked) -> impl Future<Output = Result<Watch, Box<Status>>> + Send {
+        let text = format!("this node does not follow packets to {}", asked.packet.to);
+        async { Err(status(StatusCode::NOT_IMPLEMENTED, "NotImplemented", text)) }
+    }
+    /// Sends a packet from the pod, or from the node itself.
+    fn send(
+        &self,
+        pod: Option<(&str, &str)>,
+        packet: Packet,
+    ) -> impl Future<Output = Result<Held, Box<Status>>> + Send {
+        let text = format!("this node sends no packets, to {} from {pod:?}", packet.to);
         async { Err(status(StatusCode::NOT_IMPLEMENTED, "NotImplemented", text)) }
     }
     /// A TCP connection to a port inside the pod's network namespace.
@@ -239,6 +257,12 @@ async fn route<B: Backend>(request: Request<Incoming>, backend: Arc<B>) -> Respo
             [node] => addresses(request, &*backend, node).await,
             _ => Err(status(StatusCode::NOT_FOUND, "NotFound", "404 page not found")),
         },
+        ("probe", &Method::POST) => match names.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["watch"] => probe::watch(request, &*backend).await,
+            ["send"] => probe::send(request, &*backend, None).await,
+            ["send", namespace, pod] => probe::send(request, &*backend, Some((*namespace, *pod))).await,
+            _ => Err(status(StatusCode::NOT_FOUND, "NotFound", "404 page not found")),
+        },
         ("run", &Method::POST) => match target(&names) {
             Ok(target) => session::run(&*backend, &target, &query).await,
             Err(error) => Err(error),
@@ -254,14 +278,22 @@ async fn addresses<B: Backend>(
     backend: &B,
     node: &str,
 ) -> Result<Response<Body>, Box<Status>> {
-    let body = Limited::new(request.into_body(), ADDRESSES)
-        .collect()
-        .await
-        .map_err(|error| bad_request(format!("read the addresses: {error}")))?;
-    let announcement = serde_json::from_slice(&body.to_bytes())
-        .map_err(|error| bad_request(format!("read the addresses: {error}")))?;
+    let announcement = read(request, ADDRESSES, "the addresses").await?;
     let missing = backend.announced(node, announcement).await?;
     Ok(Response::new(full(serde_json::to_vec(&missing).unwrap_or_default())))
+}
+
+/// A request's body, of so many bytes at most.
+async fn read<T: serde::de::DeserializeOwned>(
+    request: Request<Incoming>,
+    most: usize,
+    what: &str,
+) -> Result<T, Box<Status>> {
+    let body = Limited::new(request.into_body(), most)
+        .collect()
+        .await
+        .map_err(|error| bad_request(format!("read {what}: {error}")))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| bad_request(format!("read {what}: {error}")))
 }
 
 /// `exec` and `attach`: checks, then leaves the connection to a streaming protocol.

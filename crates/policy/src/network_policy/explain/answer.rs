@@ -1,6 +1,6 @@
 //! The answer, as data: what `-o json` prints and what people's text is written from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
@@ -90,6 +90,18 @@ pub struct Translation {
     pub address: Option<IpAddr>,
     /// `TCP 80 (http) → 10.244.1.2:8080, 10.244.2.2:8080`, a line per port.
     pub ports: Vec<String>,
+    /// The same, for programs.
+    pub targets: Vec<Targets>,
+}
+
+/// One of a Service's ports, and the endpoints that a connection to it may come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Targets {
+    #[serde(serialize_with = "layer4")]
+    pub port: Layer4,
+    /// Each with the port that its pod is asked on; 0 where the protocol has none.
+    pub endpoints: Vec<SocketAddr>,
 }
 
 /// One connection as conntrack knows it: after DNAT.

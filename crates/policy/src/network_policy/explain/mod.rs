@@ -17,7 +17,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub use answer::{
     Answer, Connection, Judgement, LiveElement, Outcome, Party, PartyKind, PolicyReport, Reason, RuleAt,
-    Says, Translation, shown, tier_name,
+    Says, Targets, Translation, shown, tier_name,
 };
 pub use question::{Name, PortWord, QuestionError};
 

@@ -1,12 +1,12 @@
 //! What a Service translates a connection to. Policies judge what it is after that (DNAT): the endpoint and its port.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::answer::{Answer, Connection, Outcome, PartyKind, Translation};
+use super::answer::{Answer, Connection, Outcome, PartyKind, Targets, Translation};
 use super::{End, ExplainError, Name, PortWord, World, judge, outcome, pod_end, summary};
 use crate::network_policy::ir::{Family, Layer4, Protocol};
 use crate::selector::Selector;
@@ -68,7 +68,7 @@ pub(super) fn explain(
 
     let mut notes = Vec::new();
     let mut connections: Vec<Connection> = Vec::new();
-    let mut lines = Vec::new();
+    let (mut lines, mut targets) = (Vec::new(), Vec::new());
     for (port, entry) in ports {
         let protocol = match port {
             Layer4::Port(protocol, _) => protocol,
@@ -84,22 +84,26 @@ pub(super) fn explain(
                 );
             }
         }
-        let targets: Vec<String> = ends
+        let endpoints: Vec<SocketAddr> = ends
             .iter()
             .map(|(end, target)| {
-                let to = headless_port(address, port, *target);
-                match to {
-                    Layer4::Port(_, number) => {
-                        std::net::SocketAddr::new(end.party.address, number).to_string()
-                    }
-                    Layer4::Other(_) => end.party.address.to_string(),
-                }
+                let number = match headless_port(address, port, *target) {
+                    Layer4::Port(_, number) => number,
+                    Layer4::Other(_) => 0,
+                };
+                SocketAddr::new(end.party.address, number)
             })
             .collect();
+        let shown = endpoints.iter().map(|to| match to.port() {
+            0 => to.ip().to_string(),
+            _ => to.to_string(),
+        });
+        let words: Vec<String> = shown.collect();
         let called =
             entry.as_ref().and_then(|e| e.name.as_ref()).map(|n| format!(" ({n})")).unwrap_or_default();
-        let targets = if targets.is_empty() { "no ready endpoints".to_string() } else { targets.join(", ") };
-        lines.push(format!("{}{called} → {targets}", super::shown(&port)));
+        let words = if words.is_empty() { "no ready endpoints".to_string() } else { words.join(", ") };
+        lines.push(format!("{}{called} → {words}", super::shown(&port)));
+        targets.push(Targets { port, endpoints });
         for (end, target) in ends {
             let to = headless_port(address, port, target);
             connections.push(judge::connection(world, &from, &end.party, to));
@@ -130,7 +134,7 @@ pub(super) fn explain(
     };
     let shown: Vec<&str> = lines.iter().map(|line| line.split(" → ").next().unwrap_or(line)).collect();
     let summary = summary(verdict, &from.to_string(), &to, &connections, Some(&shown.join(", ")));
-    let service = Some(Translation { service: name, of_type, address, ports: lines });
+    let service = Some(Translation { service: name, of_type, address, ports: lines, targets });
     Ok(Answer { verdict, summary, source: from, service, connections, notes })
 }
 
