@@ -66,6 +66,9 @@ pub fn add_tags(types: &mut [Type], crate_src: &Path) -> Result<()> {
             }
         }
     }
+    if modules.values().all(HashMap::is_empty) {
+        bail!("no protobuf messages below {}: it wants the crate's src folder", crate_src.display());
+    }
     Ok(())
 }
 

@@ -30,6 +30,7 @@ pub fn apply_kind(group: &str, kind: &str, object: &mut Value) {
         ("", "ReplicationController") => workload::replication_controller(root),
         ("apps", "Deployment") => workload::deployment(root),
         ("apps", "ReplicaSet") => workload::replica_set(root),
+        ("batch", "Job") => workload::job(root),
         ("", "Service") => network::service(root),
         ("", "Endpoints") => network::endpoints(root),
         ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(root),

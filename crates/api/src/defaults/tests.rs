@@ -241,6 +241,40 @@ fn workloads_get_replicas_and_a_rollout() {
 }
 
 #[test]
+fn a_job_is_one_pod_that_has_to_succeed_once() {
+    let template =
+        json!({"metadata": {"labels": {"app": "a"}}, "spec": {"restartPolicy": "Never", "containers": []}});
+    let job = |spec: Value| {
+        let mut job = json!({"spec": spec});
+        job["spec"]["template"] = template.clone();
+        apply_kind("batch", "Job", &mut job);
+        job["spec"].as_object_mut().unwrap().remove("template");
+        job
+    };
+    let common = json!({"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": false,
+        "manualSelector": false, "podReplacementPolicy": "TerminatingOrFailed"});
+    let with = |more: Value| {
+        let mut spec = common.clone();
+        merge(&mut spec, &more);
+        json!({"spec": spec, "metadata": {"labels": {"app": "a"}}})
+    };
+    let rule = |condition: Value| json!({"rules": [{"action": "Ignore", "onPodConditions": [condition]}]});
+    for (given, want) in [
+        (json!({}), json!({"completions": 1})),
+        // One success is enough, of however many.
+        (json!({"parallelism": 3}), json!({"parallelism": 3})),
+        (json!({"completions": 5}), json!({"completions": 5})),
+        (
+            json!({"podFailurePolicy": rule(json!({"type": "X"}))}),
+            json!({"completions": 1, "podReplacementPolicy": "Failed",
+                   "podFailurePolicy": rule(json!({"type": "X", "status": "True"}))}),
+        ),
+    ] {
+        assert_eq!(job(given.clone()), with(want), "{given}");
+    }
+}
+
+#[test]
 fn services_by_type() {
     let status = json!({"loadBalancer": {}});
     let cluster = |more: Value| {

@@ -1,4 +1,4 @@
-//! Defaults of the kinds that own pods: Deployment, ReplicaSet, ReplicationController.
+//! Defaults of the kinds that own pods: Deployment, ReplicaSet, ReplicationController, Job.
 
 use serde_json::{Map, Value};
 
@@ -53,6 +53,38 @@ pub(super) fn replication_controller(root: &mut Map<String, Value>) {
     }
     if let Some(status) = object_at(root, "status") {
         set_absent(status, "replicas", 0);
+    }
+}
+
+/// One pod that has to succeed once, where nothing else is said.
+pub(super) fn job(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    let is_said = |spec: &Map<String, Value>, key: &str| spec.get(key).is_some_and(|value| !value.is_null());
+    if !is_said(spec, "parallelism") && !is_said(spec, "completions") {
+        set_absent(spec, "completions", 1);
+    }
+    set_absent(spec, "parallelism", 1);
+    set_absent(spec, "backoffLimit", 6);
+    set_absent(spec, "completionMode", "NonIndexed");
+    set_absent(spec, "suspend", false);
+    set_absent(spec, "manualSelector", false);
+    // With a policy on failures, a pod has to have failed before another takes its place.
+    let replaced = if is_said(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    set_absent(spec, "podReplacementPolicy", replaced);
+    let rules = spec.get_mut("podFailurePolicy").and_then(|policy| policy.get_mut("rules"));
+    for rule in rules.and_then(Value::as_array_mut).into_iter().flatten() {
+        let conditions = rule.get_mut("onPodConditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+            set(condition, "status", "True");
+        }
+    }
+    template_of(spec);
+    let labels = spec.get("template").and_then(|template| template.pointer("/metadata/labels")).cloned();
+    if let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|all| !all.is_empty()))
+        && let Some(metadata) = object_at(root, "metadata")
+        && is_empty(metadata, "labels")
+    {
+        metadata.insert("labels".to_owned(), labels);
     }
 }
 

@@ -101,6 +101,23 @@ static DEPLOYMENT: &[Column] = &[
     ),
 ];
 
+static JOB: &[Column] = &[
+    named(),
+    text("Status", "Status of the job."),
+    text(
+        "Completions",
+        "Completions is the desired number of successfully finished pods the job should be run with. Setting to null means that the success of any pod signals the success of all pods, and allows parallelism to have any positive value.",
+    ),
+    text("Duration", "Time required to complete the job."),
+    aged(),
+    wide("Containers", CONTAINERS),
+    wide("Images", IMAGES),
+    wide(
+        "Selector",
+        "A label query over pods that should match the pod count. Normally, the system sets this field for you.",
+    ),
+];
+
 static SERVICE: &[Column] = &[
     named(),
     text(
@@ -261,6 +278,7 @@ pub(super) fn printer(group: &str, kind: &str) -> Printer {
         ("", "Pod") => (POD, pod::cells),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => (REPLICA_SET, rows::replica_set),
         ("apps", "Deployment") => (DEPLOYMENT, rows::deployment),
+        ("batch", "Job") => (JOB, rows::job),
         ("", "Service") => (SERVICE, rows::service),
         ("", "Node") => (NODE, rows::node),
         ("", "Event") | ("events.k8s.io", "Event") => (EVENT, rows::event),

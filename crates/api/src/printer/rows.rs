@@ -25,6 +25,45 @@ pub(super) fn replica_set(object: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+pub(super) fn job(object: &Value, now: i64) -> Vec<Value> {
+    let (names, images) = containers(object);
+    let is = |kind: &str| {
+        list(object, "/status/conditions")
+            .iter()
+            .any(|c| text(c, "/type") == kind && text(c, "/status") == "True")
+    };
+    let status = match () {
+        () if is("Complete") => "Complete",
+        () if is("Failed") => "Failed",
+        () if !text(object, "/metadata/deletionTimestamp").is_empty() => "Terminating",
+        () if is("Suspended") => "Suspended",
+        () if is("FailureTarget") => "FailureTarget",
+        () if is("SuccessCriteriaMet") => "SuccessCriteriaMet",
+        () => "Running",
+    };
+    let (succeeded, parallelism) = (number(object, "/status/succeeded"), number(object, "/spec/parallelism"));
+    let completions = match object.pointer("/spec/completions").and_then(Value::as_i64) {
+        Some(wanted) => format!("{succeeded}/{wanted}"),
+        None if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+        None => format!("{succeeded}/1"),
+    };
+    let time = |field: &str| age::parse_time(text(object, field));
+    let took = time("/status/startTime").map(|start| {
+        let end = time("/status/completionTime").unwrap_or(now);
+        age::human_duration(end - start)
+    });
+    vec![
+        name(object),
+        status.into(),
+        completions.into(),
+        took.unwrap_or_default().into(),
+        age_of(object, now),
+        names,
+        images,
+        selector(object),
+    ]
+}
+
 pub(super) fn deployment(object: &Value, now: i64) -> Vec<Value> {
     let (names, images) = containers(object);
     let ready = format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas"));

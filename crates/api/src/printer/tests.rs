@@ -126,6 +126,27 @@ fn each_kind_has_its_columns() {
             json!(["d", "2/3", 3, 1, "60s", "a,b", "x,y", "app=x"]),
         ),
         (
+            "batch",
+            "Job",
+            json!({"metadata": {"name": "j"}, "spec": {"completions": 5, "template": template, "selector": {"matchLabels": {"u": "x"}}},
+                   "status": {"succeeded": 5, "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:01:40Z",
+                              "conditions": [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Complete", "status": "True"}]}}),
+            json!(["j", "Complete", "5/5", "100s", "60s", "a,b", "x,y", "u=x"]),
+        ),
+        (
+            "batch",
+            "Job",
+            json!({"metadata": {"name": "j"}, "spec": {"parallelism": 3}, "status": {"succeeded": 1}}),
+            json!(["j", "Running", "1/1 of 3", "", "60s", "", "", "<none>"]),
+        ),
+        (
+            "batch",
+            "Job",
+            json!({"metadata": {"name": "j"}, "spec": {"completions": 1},
+                   "status": {"conditions": [{"type": "Suspended", "status": "True"}]}}),
+            json!(["j", "Suspended", "0/1", "", "60s", "", "", "<none>"]),
+        ),
+        (
             "apps",
             "ReplicaSet",
             json!({"metadata": {"name": "r"}, "spec": {"replicas": 3, "template": template, "selector": {

@@ -111,6 +111,11 @@ pub(super) static RESOURCES: &[Resource] = &[
         ..row("apps", "v1", "ReplicaSet", "replicasets", "replicaset", Namespaced)
     },
     Resource {
+        categories: &["all"],
+        subresources: &[sub("status", gvk("batch", "v1", "Job"), GET_PATCH_UPDATE)],
+        ..row("batch", "v1", "Job", "jobs", "job", Namespaced)
+    },
+    Resource {
         short_names: &["ev"],
         stored_as: ("", "events"),
         ..row("events.k8s.io", "v1", "Event", "events", "event", Namespaced)

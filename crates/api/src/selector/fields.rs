@@ -1,6 +1,8 @@
 //! Field selectors: `status.phase=Running,spec.nodeName!=node-1`. Which fields a kind offers is a table, as in Kubernetes' conversion
 //! functions; any other field is refused, because a client that asks for it would silently get too much.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::error::ApiError;
@@ -14,6 +16,8 @@ enum Source {
     Text(&'static [&'static str]),
     /// `true` or `false`; `false` where there is none.
     Bool(&'static [&'static str]),
+    /// A number; 0 where there is none.
+    Number(&'static [&'static str]),
     /// The first of these that is not empty.
     First(&'static [&'static [&'static str]]),
 }
@@ -80,6 +84,7 @@ fn own_rows(group: &str, kind: &str) -> &'static [Row] {
         ("", "Secret") => &[("type", Source::Text(&["type"]))],
         ("", "Service") => SERVICE,
         ("", "Event") => EVENT,
+        ("batch", "Job") => &[("status.successful", Source::Number(&["status", "succeeded"]))],
         ("events.k8s.io", "Event") => EVENT_V1,
         _ => &[],
     }
@@ -149,9 +154,12 @@ impl FieldSelector {
     }
 }
 
-fn value_of(object: &Value, source: Source) -> &str {
+fn value_of(object: &Value, source: Source) -> Cow<'_, str> {
     let at = |path: &[&str]| path.iter().try_fold(object, |value, key| value.get(key));
-    match source {
+    let text = match source {
+        Source::Number(path) => {
+            return Cow::Owned(at(path).and_then(Value::as_i64).unwrap_or_default().to_string());
+        }
         Source::Text(path) => at(path).and_then(Value::as_str).unwrap_or_default(),
         Source::Bool(path) => match at(path).and_then(Value::as_bool) {
             Some(true) => "true",
@@ -160,7 +168,8 @@ fn value_of(object: &Value, source: Source) -> &str {
         Source::First(paths) => {
             paths.iter().filter_map(|p| at(p)?.as_str()).find(|s| !s.is_empty()).unwrap_or_default()
         }
-    }
+    };
+    Cow::Borrowed(text)
 }
 
 /// Cuts at commas that no backslash precedes.

@@ -4,6 +4,7 @@
 
 mod cluster_network_policy;
 mod container;
+mod job;
 mod metadata;
 pub mod names;
 mod network_policy;
@@ -113,6 +114,7 @@ fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
         ("apps", "Deployment") => workload::deployment(errors, root),
         ("apps", "ReplicaSet") => workload::replica_set(errors, root),
         ("", "ReplicationController") => workload::replication_controller(errors, root),
+        ("batch", "Job") => job::job(errors, root),
         ("", "Service") => service::service(errors, root),
         ("networking.k8s.io", "NetworkPolicy") => network_policy::network_policy(errors, root),
         ("rbac.authorization.k8s.io", "Role") => rbac::rules(errors, root, rbac::Scope::Namespace),
@@ -145,6 +147,7 @@ fn transition(errors: &mut ErrorList, group: &str, kind: &str, new: &At<'_>, old
                 errors.push(new.child("spec").child("selector").invalid("field is immutable"));
             }
         }
+        ("batch", "Job") => job::update(errors, new, old),
         ("", "Service") => service::update(errors, new, old),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             let (now, was) = (new.child("roleRef"), old.child("roleRef"));

@@ -7,6 +7,7 @@ use super::{validate_create_kind, validate_update_kind};
 use crate::defaults::apply_kind;
 use crate::field::ErrorList;
 
+mod jobs;
 mod metadata;
 mod objects;
 mod pod_parts;

@@ -24,6 +24,7 @@ fn fields(resource: &Resource) -> &'static [(&'static str, &'static [&'static st
         ("", "namespaces") => &[("status", &["phase"])],
         ("", "services") => &[("spec", &["clusterIP", "type"])],
         ("", "secrets") => &[("type", &[])],
+        ("batch", "jobs") => &[("status", &["succeeded"])],
         ("", "events") => &[
             ("involvedObject", &[]),
             ("reason", &[]),

@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 fn counts_generations(resource: &Resource) -> bool {
     matches!(
         (resource.group, resource.plural),
-        ("", "pods") | ("apps", _) | ("networking.k8s.io", _) | ("discovery.k8s.io", "endpointslices")
+        ("", "pods")
+            | ("apps" | "batch", _)
+            | ("networking.k8s.io", _)
+            | ("discovery.k8s.io", "endpointslices")
     )
 }
 
@@ -50,10 +53,43 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
             }
         }
         ("", "services") => object["status"] = json!({"loadBalancer": {}}),
+        ("batch", "jobs") => {
+            object["status"] = json!({});
+            generate_selector(object);
+        }
         // A kubelet registers with its status.
         ("", "nodes") => {}
         _ if resource.has_status() => object["status"] = json!({}),
         _ => {}
+    }
+}
+
+/// The selector of a Job and the labels of its pods are the server's, so that no two Jobs see the same pods
+/// (`pkg/registry/batch/job`). What somebody set already, validation refuses.
+fn generate_selector(job: &mut Value) {
+    if job["spec"]["manualSelector"] == true {
+        return;
+    }
+    let (uid, name) = (job["metadata"]["uid"].clone(), job["metadata"]["name"].clone());
+    let template = &mut job["spec"]["template"];
+    let labels = &mut template["metadata"]["labels"];
+    if labels.is_null() {
+        *labels = json!({});
+    }
+    let Some(labels) = labels.as_object_mut() else { return };
+    for prefix in ["", "batch.kubernetes.io/"] {
+        labels.entry(format!("{prefix}controller-uid")).or_insert_with(|| uid.clone());
+        labels.entry(format!("{prefix}job-name")).or_insert_with(|| name.clone());
+    }
+    let selector = &mut job["spec"]["selector"];
+    if selector.is_null() {
+        *selector = json!({"matchLabels": {}});
+    }
+    if selector["matchLabels"].is_null() {
+        selector["matchLabels"] = json!({});
+    }
+    if let Some(matches) = selector["matchLabels"].as_object_mut() {
+        matches.entry("batch.kubernetes.io/controller-uid").or_insert(uid);
     }
 }
 

@@ -15,12 +15,14 @@ pub(super) struct Clients {
     pub endpoint_slices: Client,
     pub endpoint_slice_mirroring: Client,
     pub garbage: Client,
+    pub job: Client,
     pub namespace: Client,
     pub node: Client,
     pub pod_garbage: Client,
     pub replica_set: Client,
     pub root_ca: Client,
     pub service_account: Client,
+    pub ttl_after_finished: Client,
 }
 
 impl Clients {
@@ -34,12 +36,14 @@ impl Clients {
             endpoint_slices: own("endpointslice-controller"),
             endpoint_slice_mirroring: own("endpointslicemirroring-controller"),
             garbage: own("generic-garbage-collector"),
+            job: own("job-controller"),
             namespace: own("namespace-controller"),
             node: own("node-controller"),
             pod_garbage: own("pod-garbage-collector"),
             replica_set: own("replicaset-controller"),
             root_ca: own("root-ca-cert-publisher"),
             service_account: own("service-account-controller"),
+            ttl_after_finished: own("ttl-after-finished-controller"),
         }
     }
 }

@@ -11,6 +11,7 @@ mod clients;
 mod deployment;
 mod endpoints;
 mod garbage;
+mod job;
 mod namespace;
 mod node;
 mod queue;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -84,6 +86,7 @@ struct World {
     pods: Cache<Pod>,
     replica_sets: Cache<ReplicaSet>,
     deployments: Cache<Deployment>,
+    jobs: Cache<Job>,
     services: Cache<Service>,
     endpoint_slices: Cache<EndpointSlice>,
     endpoints: Cache<Endpoints>,
@@ -97,6 +100,9 @@ struct World {
 
     deployment_queue: Arc<Queue<Key>>,
     replica_set_queue: Arc<Queue<Key>>,
+    job_queue: Arc<Queue<Key>>,
+    /// Uids of Jobs that are gone, whose pods wait to be let go.
+    lost_job_queue: Arc<Queue<String>>,
     endpoints_queue: Arc<Queue<Key>>,
     /// Names of namespaces.
     namespace_queue: Arc<Queue<String>>,
@@ -119,6 +125,7 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         pods: Cache::new(),
         replica_sets: Cache::new(),
         deployments: Cache::new(),
+        jobs: Cache::new(),
         services: Cache::new(),
         endpoint_slices: Cache::new(),
         endpoints: Cache::new(),
@@ -131,6 +138,8 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         triggers: Mutex::default(),
         deployment_queue: Queue::new(),
         replica_set_queue: Queue::new(),
+        job_queue: Queue::new(),
+        lost_job_queue: Queue::new(),
         endpoints_queue: Queue::new(),
         namespace_queue: Queue::new(),
         service_account_queue: Queue::new(),
@@ -174,6 +183,8 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
     vec![
         worker!(deployment_queue, deployment::sync),
         worker!(replica_set_queue, replica_set::sync),
+        worker!(job_queue, job::sync),
+        worker!(lost_job_queue, job::let_go),
         worker!(endpoints_queue, endpoints::sync),
         worker!(namespace_queue, namespace::sync),
         worker!(service_account_queue, service_account::sync),
@@ -250,12 +261,29 @@ impl Tracked for Pod {
                 Some(owner) if owner.kind == "ReplicaSet" => {
                     world.replica_set_queue.add((namespace, owner.name.clone()));
                 }
+                Some(owner) if owner.kind == "Job" => {
+                    let key = (namespace, owner.name.clone());
+                    let job = world.jobs.get(&key);
+                    if job.is_some_and(|job| job.metadata.uid.as_ref() == Some(&owner.uid)) {
+                        world.job_queue.add(key);
+                    } else {
+                        world.lost_job_queue.add(owner.uid.clone());
+                    }
+                }
                 Some(_) => {}
                 // Somebody may want to adopt it.
                 None => {
                     for set in world.replica_sets.in_namespace(&namespace) {
                         if adoption::selects(set.spec.as_ref().map(|s| &s.selector), &pod.metadata) {
                             world.replica_set_queue.add(key_of(&set.metadata));
+                        }
+                    }
+                    for job in world.jobs.in_namespace(&namespace) {
+                        if adoption::selects(
+                            job.spec.as_ref().and_then(|s| s.selector.as_ref()),
+                            &pod.metadata,
+                        ) {
+                            world.job_queue.add(key_of(&job.metadata));
                         }
                     }
                 }
@@ -317,6 +345,26 @@ impl Tracked for Deployment {
     fn changed(world: &World, change: &Change<Deployment>) {
         for deployment in [&change.old, &change.new].into_iter().flatten() {
             world.deployment_queue.add(key_of(&deployment.metadata));
+        }
+    }
+}
+
+impl Tracked for Job {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<Job> {
+        &world.jobs
+    }
+
+    fn changed(world: &World, change: &Change<Job>) {
+        if let Some(job) = &change.new {
+            world.job_queue.add(key_of(&job.metadata));
+        }
+        let uid = |job: &Option<Arc<Job>>| job.as_ref().and_then(|job| job.metadata.uid.clone());
+        if let Some(old) = uid(&change.old)
+            && uid(&change.new).as_ref() != Some(&old)
+        {
+            world.lost_job_queue.add(old);
         }
     }
 }

@@ -3,5 +3,6 @@
 
 mod cluster;
 mod controllers;
+mod jobs;
 mod ownership;
 mod scheduling;

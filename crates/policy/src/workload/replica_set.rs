@@ -51,9 +51,9 @@ pub fn scale<P: Borrow<Pod>>(replica_set: &ReplicaSet, pods: &[P], related: &[P]
 /// Smaller is deleted first: unassigned, then Pending before Unknown before Running, then not ready, then the lower
 /// deletion cost, then on the more crowded node, then ready for a shorter time, then more restarts, then younger.
 /// Times are compared by their magnitude (LogarithmicScaleDown), so that pods of about one age are picked by uid.
-type Dispensability = (bool, u8, bool, i64, Reverse<usize>, u32, Reverse<i32>, u32, String);
+pub(super) type Dispensability = (bool, u8, bool, i64, Reverse<usize>, u32, Reverse<i32>, u32, String);
 
-fn dispensability(pod: &Pod, crowd: usize, now: Timestamp) -> Dispensability {
+pub(super) fn dispensability(pod: &Pod, crowd: usize, now: Timestamp) -> Dispensability {
     let status = pod.status.as_ref();
     let phase = match status.and_then(|s| s.phase.as_deref()) {
         Some("Running") => 2,

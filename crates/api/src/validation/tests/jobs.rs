@@ -1,0 +1,248 @@
+//! Jobs.
+
+use super::*;
+
+fn job() -> Value {
+    json!({
+        "metadata": {"name": "j", "namespace": "default"},
+        "spec": {
+            "manualSelector": true,
+            "selector": {"matchLabels": {"app": "j"}},
+            "template": {
+                "metadata": {"labels": {"app": "j"}},
+                "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "busybox"}]}
+            }
+        }
+    })
+}
+
+#[test]
+fn a_job_asks_for_what_can_end() {
+    table(
+        "batch",
+        "Job",
+        job(),
+        &[
+            ("/spec/completions", json!(3), &[]),
+            (
+                "/spec/completions",
+                json!(-1),
+                &["spec.completions: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                "/spec/backoffLimit",
+                json!(-1),
+                &["spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            ("/spec/template/spec/restartPolicy", json!("OnFailure"), &[]),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!("Always"),
+                &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""],
+            ),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!(null),
+                &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""],
+            ),
+            ("/spec/selector", json!(null), &["spec.selector: Required value"]),
+            (
+                "/spec/template/metadata/labels/app",
+                json!("x"),
+                &[
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"x\"}: `selector` does not match template `labels`",
+                ],
+            ),
+            (
+                "/spec/completionMode",
+                json!("Sorted"),
+                &[
+                    "spec.completionMode: Unsupported value: \"Sorted\": supported values: \"Indexed\", \"NonIndexed\"",
+                ],
+            ),
+            ("/spec/completionMode", json!("Indexed"), &[]),
+            (
+                "/spec/backoffLimitPerIndex",
+                json!(1),
+                &["spec.backoffLimitPerIndex: Forbidden: is not supported by this cluster"],
+            ),
+            (
+                "/spec/successPolicy",
+                json!({"rules": [{"succeededCount": 1}]}),
+                &[
+                    "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires indexed completion mode",
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_indexed_job_says_how_many_there_are() {
+    let mut indexed = job();
+    indexed["spec"]["completionMode"] = json!("Indexed");
+    indexed["spec"]["completions"] = json!(4);
+    let policy = |rule: Value| json!({"rules": [rule]});
+    table(
+        "batch",
+        "Job",
+        indexed.clone(),
+        &[
+            ("/spec/successPolicy", policy(json!({"succeededIndexes": "0,2-3", "succeededCount": 2})), &[]),
+            (
+                "/spec/successPolicy",
+                policy(json!({"succeededIndexes": "2-4"})),
+                &["spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2-4\": too large index: 4"],
+            ),
+            (
+                "/spec/successPolicy",
+                policy(json!({})),
+                &[
+                    "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified",
+                ],
+            ),
+            (
+                "/spec/parallelism",
+                json!(100001),
+                &[
+                    "spec.parallelism: Invalid value: 100001: must be less than or equal to 100000 when completion mode is Indexed",
+                ],
+            ),
+        ],
+    );
+    let mut endless = indexed;
+    endless["spec"]["completions"] = Value::Null;
+    endless["spec"]["parallelism"] = json!(1);
+    assert_eq!(
+        create("batch", "Job", endless),
+        ["spec.completions: Required value: when completion mode is Indexed"]
+    );
+}
+
+#[test]
+fn a_policy_on_failures_says_what_it_looks_at() {
+    let policy = |rule: Value| json!({"rules": [rule]});
+    let codes = |more: Value| {
+        let mut codes = json!({"operator": "In", "values": [1, 42]});
+        for (key, value) in more.as_object().unwrap() {
+            codes[key] = value.clone();
+        }
+        policy(json!({"action": "FailJob", "onExitCodes": codes}))
+    };
+    let rule = "spec.podFailurePolicy.rules[0]";
+    table(
+        "batch",
+        "Job",
+        job(),
+        &[
+            ("/spec/podFailurePolicy", codes(json!({"containerName": "a"})), &[]),
+            (
+                "/spec/podFailurePolicy",
+                policy(json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]})),
+                &[],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                codes(json!({"containerName": "b"})),
+                &[&format!(
+                    "{rule}.onExitCodes.containerName: Invalid value: \"b\": must be one of the container or initContainer names in the pod template"
+                )],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                codes(json!({"values": [2, 1]})),
+                &[&format!("{rule}.onExitCodes.values: Invalid value: [2,1]: must be ordered")],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                codes(json!({"values": [0]})),
+                &[&format!(
+                    "{rule}.onExitCodes.values[0]: Invalid value: 0: must not be 0 for the In operator"
+                )],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                policy(json!({"action": "Count"})),
+                &[&format!(
+                    "{rule}: Invalid value: {{\"action\":\"Count\"}}: specifying one of OnExitCodes and OnPodConditions is required"
+                )],
+            ),
+        ],
+    );
+    let mut restarts = job();
+    restarts["spec"]["podFailurePolicy"] = codes(json!({}));
+    restarts["spec"]["template"]["spec"]["restartPolicy"] = json!("OnFailure");
+    assert_eq!(
+        create("batch", "Job", restarts),
+        [
+            "spec.template.spec.restartPolicy: Invalid value: \"OnFailure\": only \"Never\" is supported when podFailurePolicy is specified"
+        ]
+    );
+}
+
+#[test]
+fn the_selector_is_the_servers() {
+    let mut job = job();
+    job["metadata"]["uid"] = json!("u");
+    job["spec"]["manualSelector"] = json!(false);
+    let errors = create("batch", "Job", job.clone());
+    assert_eq!(
+        errors,
+        [
+            "spec.template.metadata.labels[batch.kubernetes.io/controller-uid]: Required value: must be 'u'",
+            "spec.template.metadata.labels[batch.kubernetes.io/job-name]: Required value: must be 'j'",
+            "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"j\"}}: `selector` not auto-generated",
+        ]
+    );
+    job["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}});
+    job["spec"]["template"]["metadata"]["labels"] =
+        json!({"batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j"});
+    assert_eq!(create("batch", "Job", job), [""; 0]);
+}
+
+#[test]
+fn what_a_job_is_made_of_stays() {
+    let old = |spec: Value| {
+        let mut job = job();
+        for (key, value) in spec.as_object().unwrap() {
+            job["spec"][key] = value.clone();
+        }
+        apply_kind("batch", "Job", &mut job);
+        job
+    };
+    let plain = || old(json!({"completions": 2}));
+    let changes: [(&str, Value, &[&str]); 6] = [
+        ("/spec/parallelism", json!(3), &[]),
+        ("/spec/suspend", json!(true), &[]),
+        ("/spec/ttlSecondsAfterFinished", json!(3), &[]),
+        ("/spec/completions", json!(3), &["spec.completions: Invalid value: 3: field is immutable"]),
+        (
+            "/spec/completionMode",
+            json!("Indexed"),
+            &["spec.completionMode: Invalid value: \"Indexed\": field is immutable"],
+        ),
+        (
+            "/spec/selector/matchLabels",
+            json!({"app": "j", "b": "c"}),
+            &[
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"j\"}: `selector` does not match template `labels`",
+                "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"j\",\"b\":\"c\"}}: field is immutable",
+            ],
+        ),
+    ];
+    for (pointer, value, want) in changes {
+        assert_eq!(update("batch", "Job", "", with(plain(), pointer, value), plain()), want, "{pointer}");
+    }
+    let image = ("/spec/template/spec/containers/0/image", json!("other"));
+    let errors = update("batch", "Job", "", with(plain(), image.0, image.1.clone()), plain());
+    assert!(errors.len() == 1 && errors[0].ends_with("field is immutable"), "{errors:?}");
+    // While it waits for its start, where its pods run may still be decided, and nothing else.
+    let waiting = || old(json!({"completions": 2, "suspend": true}));
+    let place = ("/spec/template/spec/nodeSelector", json!({"zone": "a"}));
+    assert_eq!(update("batch", "Job", "", with(waiting(), place.0, place.1), waiting()), [""; 0]);
+    assert_eq!(update("batch", "Job", "", with(waiting(), image.0, image.1), waiting()).len(), 1);
+    // As many as run at a time: it may grow and shrink.
+    let elastic =
+        |count: i64| old(json!({"completions": count, "parallelism": count, "completionMode": "Indexed"}));
+    assert_eq!(update("batch", "Job", "", elastic(5), elastic(2)), [""; 0]);
+}
