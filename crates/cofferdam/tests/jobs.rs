@@ -82,7 +82,7 @@ fn jobs_run_to_their_end() {
     assert_eq!((&status["completedIndexes"], &status["succeeded"]), (&"0-2".into(), &3.into()), "{status}");
     for index in ["0", "1", "2"] {
         let of = format!("batch.kubernetes.io/job-completion-index={index}");
-        let log = cluster.kubectl_ok(&["logs", "-l", &of]);
+        let log = cluster.kubectl_ok(&["logs", "--tail=-1", "-l", &of]);
         assert!(log.contains(&format!("JOB_COMPLETION_INDEX={index}\n")), "{log}");
         assert!(log.contains(&format!("HOSTNAME=all-{index}\n")), "{log}");
     }
