@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            cli::out::complain(format_args!("cofferdam: {error:#}"));
+            cli::out::failed("cofferdam: ", &error);
             ExitCode::FAILURE
         }
     }

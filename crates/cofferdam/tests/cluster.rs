@@ -4,7 +4,10 @@ mod common;
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     process::Command,
     time::Duration,
 };
@@ -56,6 +59,97 @@ fn a_data_directory_that_the_control_process_cannot_enter_is_refused_at_once() {
     assert!(!refused.status.success() && text(&refused).contains(&words), "{}", text(&refused));
     assert!(text(&refused).contains(&format!("chmod o+x {}", above.path().display())), "{}", text(&refused));
     assert!(!cluster.data.exists(), "nothing is half made");
+}
+
+#[test]
+fn who_is_not_root_is_told_what_to_do_and_gets_a_kubeconfig_of_their_own() {
+    if skipped("who_is_not_root_is_told_what_to_do_and_gets_a_kubeconfig_of_their_own", false) {
+        return;
+    }
+    let cluster = Cluster::up(1);
+    // The program may lie where only root can go.
+    let copy = cluster.data.join("cofferdam");
+    fs::copy(env!("CARGO_BIN_EXE_cofferdam"), &copy).expect("copy the program");
+    let nobody = |arguments: &[&str]| {
+        let output = Command::new(&copy)
+            .arg("--data-dir")
+            .arg(&cluster.data)
+            .args(arguments)
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .expect("run cofferdam");
+        text(&output)
+    };
+    for (command, words) in [
+        (["up"].as_slice(), "run it as root (sudo cofferdam up)"),
+        (&["get", "pods"], "the cluster's sockets are root's: run this as root, or use kubectl"),
+        (&["image", "ls"], "the nodes' images are root's: run this as root"),
+        (&["kubeconfig", "--user", "x"], "the cluster's keys are root's: run this as root"),
+        (&["kubeconfig", "-o", "/x"], "the cluster's keys are root's: run this as root"),
+        (&["status"], "node-1   Unknown"),
+    ] {
+        let said = nobody(command);
+        assert!(said.contains(words), "{command:?}: {said}");
+    }
+    // As behind sudo: the file is the user's, and nobody else's.
+    let file = cluster.data.join("mine.conf");
+    let made = Command::new(env!("CARGO_BIN_EXE_cofferdam"))
+        .arg("--data-dir")
+        .arg(&cluster.data)
+        .args(["kubeconfig", "-o"])
+        .arg(&file)
+        .envs([("SUDO_UID", "65534"), ("SUDO_GID", "65534")])
+        .output()
+        .expect("run cofferdam");
+    assert!(made.status.success(), "{}", text(&made));
+    let metadata = fs::metadata(&file).expect("the file");
+    assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (65534, 65534, 0o600));
+    let written = fs::read_to_string(&file).expect("read");
+    assert_eq!(written, fs::read_to_string(cluster.data.join("kubeconfig")).expect("read"));
+    for name in ["mine.conf", "cofferdam"] {
+        fs::remove_file(cluster.data.join(name)).expect("remove");
+    }
+}
+
+#[test]
+fn a_plan_reads_nothing_but_manifests_and_makes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let plan = |text: &str| {
+        let file = dir.path().join("pod.yaml");
+        fs::write(&file, text).expect("write");
+        let output = Command::new(env!("CARGO_BIN_EXE_cofferdam"))
+            .arg("--data-dir")
+            .arg(&data)
+            .args(["plan", "-f"])
+            .arg(&file)
+            .output()
+            .expect("run cofferdam");
+        assert!(!data.exists(), "a plan makes no data directory");
+        (output.status.code(), self::text(&output))
+    };
+    let pod = |container: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: [{{name: c, image: x, {container}}}]}}}}"
+        )
+    };
+    for (manifest, code, words) in [
+        (String::new(), 1, "nothing to plan"),
+        ("just a text".to_owned(), 1, "\"just a text\" is not an object with apiVersion and kind"),
+        ("{apiVersion: v1, kind: Service}".to_owned(), 1, "not of a Service of v1"),
+        (
+            pod("ports: [{containerPort: \"x\"}]"),
+            1,
+            "Pod p: json: cannot unmarshal string into Go struct field",
+        ),
+        (pod("comand: [a]"), 0, "warning: Pod p: unknown field \"spec.containers[0].comand\""),
+    ] {
+        let (is, said) = plan(&manifest);
+        assert_eq!(is, Some(code), "{manifest}: {said}");
+        assert!(said.contains(words), "{manifest}: {said}");
+    }
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub struct Report {
     pub policy: LevelVersion,
     pub sources: usize,
     pub pods: usize,
+    /// Documents without a kind: a values file, a text.
+    pub passed_over: usize,
     /// By file, then by place.
     pub findings: Vec<Finding>,
 }
@@ -116,7 +118,8 @@ pub fn rules() -> Vec<Rule> {
 
 /// Checks all sources together: a NetworkPolicy may be in another file than the pods it guards.
 pub fn check(sources: &[Source], policy: LevelVersion) -> Report {
-    let mut report = Report { policy, sources: sources.len(), pods: 0, findings: Vec::new() };
+    let passed_over = sources.iter().map(|source| source.passed_over).sum();
+    let mut report = Report { policy, sources: sources.len(), pods: 0, passed_over, findings: Vec::new() };
     // The first object with a pod of each namespace.
     let mut first: BTreeMap<&str, (&Source, &Object)> = BTreeMap::new();
     for source in sources {

@@ -25,6 +25,11 @@ pub fn text(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     let number = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let (pods, files) = (number(report.pods, "pod"), number(report.sources, "file"));
+    match report.passed_over {
+        0 => {}
+        1 => writeln!(out, "1 document has no kind and was passed over")?,
+        count => writeln!(out, "{count} documents have no kind and were passed over")?,
+    }
     let (errors, warnings) = (report.count(Severity::Error), report.count(Severity::Warning));
     match (report.pods, errors + warnings) {
         (0, 0) => writeln!(out, "no pods in {files}: nothing to check"),
@@ -70,6 +75,7 @@ pub fn json(report: &Report) -> Value {
         "version": report.policy.version.to_string(),
         "files": report.sources,
         "pods": report.pods,
+        "passedOver": report.passed_over,
         "errors": report.count(Severity::Error),
         "warnings": report.count(Severity::Warning),
         "findings": findings,

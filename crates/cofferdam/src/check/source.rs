@@ -15,6 +15,8 @@ pub struct Source {
     pub text: String,
     pub documents: Vec<Document>,
     pub objects: Vec<Object>,
+    /// How many documents are no objects of Kubernetes: they have no kind.
+    pub passed_over: usize,
 }
 
 /// An object of a source.
@@ -58,16 +60,23 @@ impl Source {
         if documents.len() != values.len() {
             bail!("{name}: {} documents were read as {}", values.len(), documents.len());
         }
-        let mut objects = Vec::new();
+        let (mut objects, mut passed_over) = (Vec::new(), 0);
         for (document, parsed) in values.into_iter().enumerate() {
-            collect(document, Vec::new(), parsed.value, "", &mut objects);
+            collect(document, Vec::new(), parsed.value, "", &mut objects, &mut passed_over);
         }
-        Ok(Source { name: name.to_owned(), text, documents, objects })
+        Ok(Source { name: name.to_owned(), text, documents, objects, passed_over })
     }
 }
 
-/// Adds an object, or those of a List.
-fn collect(document: usize, root: Vec<Step>, value: Value, item_kind: &str, out: &mut Vec<Object>) {
+/// Adds an object, or those of a List; counts what is neither.
+fn collect(
+    document: usize,
+    root: Vec<Step>,
+    value: Value,
+    item_kind: &str,
+    out: &mut Vec<Object>,
+    passed_over: &mut usize,
+) {
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = match text("/kind") {
         kind if kind.is_empty() => item_kind.to_owned(),
@@ -82,11 +91,12 @@ fn collect(document: usize, root: Vec<Step>, value: Value, item_kind: &str, out:
                 item["apiVersion"] = version.clone();
             }
             let root = [root.as_slice(), &[Step::Key("items".into()), Step::Index(at)]].concat();
-            collect(document, root, item, item_kind, out);
+            collect(document, root, item, item_kind, out, passed_over);
         }
         return;
     }
-    if !value.is_object() {
+    if !value.is_object() || kind.is_empty() {
+        *passed_over += usize::from(!value.is_null());
         return;
     }
     let namespace = match text("/metadata/namespace") {

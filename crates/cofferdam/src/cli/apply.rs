@@ -29,6 +29,7 @@ pub struct ApplyArgs {
     /// Directories below too.
     #[arg(short = 'R', long)]
     pub recursive: bool,
+    /// The namespace of objects that name none.
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Say what would be done: `client` asks the server for nothing but what is there, `server` goes through all its

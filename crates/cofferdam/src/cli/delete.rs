@@ -31,6 +31,7 @@ pub struct DeleteArgs {
     /// Directories below too.
     #[arg(short = 'R', long)]
     pub recursive: bool,
+    /// Where to look [default: default].
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Objects with these labels.

@@ -25,13 +25,16 @@ pub struct DescribeArgs {
     /// TYPE [NAME...] or TYPE/NAME...
     #[arg(value_name = "TYPE[/NAME]")]
     pub what: Vec<String>,
+    /// The objects that these manifests name (a file, a directory, - for standard input).
     #[arg(short, long = "filename", value_name = "FILE|DIR|-")]
     pub filename: Vec<String>,
+    /// Where to look [default: default].
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Of all namespaces.
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
+    /// Only objects with these labels: `app=web,tier!=db`.
     #[arg(short = 'l', long)]
     pub selector: Option<String>,
     /// Without the events.

@@ -31,8 +31,10 @@ pub struct ExecArgs {
     /// Standard input is a terminal.
     #[arg(short = 't', long)]
     pub tty: bool,
+    /// Which container; by default the one that the pod names as such, else its first.
     #[arg(short, long)]
     pub container: Option<String>,
+    /// Where to look [default: default].
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Only what the command prints.

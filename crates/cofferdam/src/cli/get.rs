@@ -28,6 +28,7 @@ pub struct GetArgs {
     /// The objects that these manifests name (a file, a directory, - for standard input).
     #[arg(short, long = "filename", value_name = "FILE|DIR|-")]
     pub filename: Vec<String>,
+    /// Where to look [default: default].
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Of all namespaces.

@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use node::images::ImageStore;
 
@@ -34,6 +34,9 @@ Examples:
 
 pub fn run(layout: &Layout, command: ImageCommand) -> Result<()> {
     layout.read()?;
+    if !rustix::process::geteuid().is_root() {
+        bail!("the nodes' images are root's: run this as root");
+    }
     make_dir(&layout.images(), 0o700)?;
     let store = ImageStore::open(layout.images()).context("open the image store")?;
     let mut out = out::stdout();

@@ -25,8 +25,10 @@ pub struct LogsArgs {
     /// The container, as with -c.
     #[arg(value_name = "CONTAINER")]
     pub positional: Option<String>,
+    /// Which container; by default the one that the pod names as such, else its first.
     #[arg(short, long)]
     pub container: Option<String>,
+    /// Where to look [default: default].
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// Go on until the container ends.

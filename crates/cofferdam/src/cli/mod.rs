@@ -294,13 +294,18 @@ fn ask<F: Future<Output = Result<i32>>>(
     command: impl FnOnce(kube::Client) -> F,
 ) -> Result<i32> {
     layout.read()?;
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "the cluster's sockets are root's: run this as root, or use kubectl with a kubeconfig you may read"
-        );
-    }
+    need_sockets()?;
     let socket = layout.admin_socket();
     runtime()?.block_on(async { command(node::client::unix(socket)).await })
+}
+
+fn need_sockets() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the cluster's sockets are root's: run this as root, or use kubectl with a kubeconfig of yours (`cofferdam kubeconfig -o FILE` as root makes one)"
+        );
+    }
+    Ok(())
 }
 
 /// A configuration that can be read; the control process reads it again.
@@ -327,7 +332,14 @@ fn tell_up(layout: &Layout, up: &up::Up) -> Result<()> {
     }
     let given = layout.data() != Path::new(DEFAULT_DATA_DIR);
     let option = if given { format!(" --data-dir {}", layout.data().display()) } else { String::new() };
-    writeln!(out, "  export KUBECONFIG={}", layout.kubeconfig().display())?;
+    match kubeconfig::behind_sudo() {
+        // The file in the data directory is root's alone.
+        Some(_) => writeln!(
+            out,
+            "  sudo cofferdam{option} kubeconfig -o cofferdam.conf && export KUBECONFIG=$PWD/cofferdam.conf"
+        )?,
+        None => writeln!(out, "  export KUBECONFIG={}", layout.kubeconfig().display())?,
+    }
     writeln!(out, "  kubectl get pods -A                    or: cofferdam{option} get pods -A")?;
     writeln!(out, "  cofferdam{option} image load IMAGE.tar     give the nodes an image")?;
     writeln!(out, "  cofferdam{option} down                     take everything away again")?;

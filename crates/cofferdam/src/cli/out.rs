@@ -43,6 +43,26 @@ pub fn complain(text: impl fmt::Display) {
     }
 }
 
+/// Says on standard error why a command of ours has failed.
+pub fn failed(who: &str, error: &anyhow::Error) {
+    complain(format_args!("{who}{}", told(error)));
+}
+
+/// The error and its causes in a line. What commands share with kubectl begins as kubectl's own errors do, which behind our
+/// name says it twice; and a cause whose words its error took over is not told again.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let cause = cause.strip_prefix("error: ").unwrap_or(&cause);
+        if text.is_empty() {
+            text = cause.to_owned();
+        } else if !text.ends_with(cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn note<T>(done: io::Result<T>) -> io::Result<T> {
     if let Err(error) = &done
         && error.kind() == io::ErrorKind::BrokenPipe
@@ -58,5 +78,23 @@ impl<W: Write> Write for Out<W> {
     }
     fn flush(&mut self) -> io::Result<()> {
         note(self.0.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_once() {
+        let io = || io::Error::other("no space left");
+        for (error, text) in [
+            (anyhow::Error::from(io()).context("write x"), "write x: no space left"),
+            (anyhow::Error::from(io()).context("write x: no space left"), "write x: no space left"),
+            (anyhow::anyhow!("error: the path \"x\" does not exist"), "the path \"x\" does not exist"),
+            (anyhow::Error::from(io()).context("error: read x"), "read x: no space left"),
+        ] {
+            assert_eq!(told(&error), text);
+        }
     }
 }

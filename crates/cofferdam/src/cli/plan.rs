@@ -1,10 +1,6 @@
 //! `cofferdam plan`: what a pod's containers would be and may do, without running anything.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::Path};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -17,6 +13,7 @@ use policy::{
 };
 use serde_json::{Value, json};
 
+use super::manifests::{self, Manifest};
 use super::out;
 use super::plan_env::{self, Environment, Objects};
 use crate::cluster::layout::Layout;
@@ -34,20 +31,14 @@ Examples:
 pub struct PlanArgs {
     /// A manifest of a pod, or `-` for standard input.
     #[arg(short, long = "filename", value_name = "FILE")]
-    file: PathBuf,
+    file: String,
     #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
     output: String,
 }
 
 pub fn run(layout: &Layout, args: &PlanArgs) -> Result<()> {
-    let text = read(&args.file)?;
     let (mut pods, mut objects) = (Vec::new(), Objects::default());
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        let value: Value = serde::Deserialize::deserialize(document)
-            .with_context(|| format!("{} is not YAML", args.file.display()))?;
-        if value.is_null() {
-            continue;
-        }
+    for Manifest { object: value, .. } in manifests::read_all(std::slice::from_ref(&args.file), false)? {
         match (value["apiVersion"].as_str(), value["kind"].as_str()) {
             (Some("v1"), Some("ConfigMap")) => {
                 let map: ConfigMap = serde_json::from_value(value).context("the manifest's ConfigMap")?;
@@ -59,6 +50,9 @@ pub fn run(layout: &Layout, args: &PlanArgs) -> Result<()> {
             }
             _ => pods.push(value),
         }
+    }
+    if pods.is_empty() {
+        bail!("no Pod in {}: nothing to plan", args.file);
     }
     let mut plans = Vec::new();
     for pod in pods {
@@ -74,16 +68,6 @@ pub fn run(layout: &Layout, args: &PlanArgs) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub fn read(file: &Path) -> Result<String> {
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("read standard input")?;
-    } else {
-        text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    }
-    Ok(text)
 }
 
 struct Plan {
@@ -109,13 +93,23 @@ fn plan(layout: &Layout, mut object: Value, objects: &Objects) -> Result<Plan> {
             version.unwrap_or("?")
         );
     }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if let Some(ty) = api::schema::by_kind("v1", "Pod") {
+        // The words that the API server has for the same.
+        for unknown in
+            api::strict::conform(&mut object, ty).map_err(|why| anyhow::anyhow!("Pod {name}: {why}"))?
+        {
+            out::complain(format_args!("warning: Pod {name}: {unknown}"));
+        }
+    }
     if let Some(resource) = api::registry::by_kind("v1", "Pod") {
         api::defaults::apply(resource, &mut object);
     }
     let pod: Pod = serde_json::from_value(object).context("the manifest is not a Pod")?;
     let facts = NodeFacts::default();
     let pod_effective = resolve_pod(&pod, &facts).map_err(anyhow::Error::msg)?;
-    let store = ImageStore::open(layout.images()).ok();
+    // Looked at where it is; none is made for it.
+    let store = layout.images().is_dir().then(|| ImageStore::open(layout.images()).ok()).flatten();
     let mut plans = Vec::new();
     for (kind, container) in containers(&pod) {
         let name = container.image.clone().unwrap_or_default();

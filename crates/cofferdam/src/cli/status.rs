@@ -33,6 +33,7 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
             .map(|process| process.pid)
     };
     let objects = super::runtime()?.block_on(async {
+        super::need_sockets()?;
         let client = node::client::unix(layout.admin_socket());
         let nodes =
             Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list the nodes")?;
@@ -48,16 +49,18 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
     let mut rows = Vec::new();
     let newest = objects.as_ref().map_or(0, |objects| objects.2);
     for name in cluster.node_names() {
-        let (mut ready, mut running, mut all) = (false, 0, 0);
+        // Not known where the API does not answer.
+        let mut ready = None;
+        let (mut running, mut all) = (0, 0);
         let mut policies = Policies::default();
         if let Ok((nodes, pods, _)) = &objects {
             policies =
                 Policies::of(nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&name)), newest);
-            ready = nodes.iter().any(|node| {
+            ready = Some(nodes.iter().any(|node| {
                 let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
                 node.metadata.name.as_ref() == Some(&name)
                     && conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
-            });
+            }));
             for pod in pods
                 .iter()
                 .filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name))
@@ -69,7 +72,7 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
         }
         let init = pid(Role::NodeInit, Some(&name));
         let agent = pid(Role::Agent, Some(&name));
-        whole &= ready && init.is_some() && agent.is_some();
+        whole &= ready == Some(true) && init.is_some() && agent.is_some();
         rows.push((name, ready, init, agent, running, all, policies));
     }
     let mut out = out::stdout();
@@ -99,7 +102,7 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
     writeln!(out, "  supervisor  {}", show(pid(Role::Supervisor, None)))?;
     writeln!(out, "  control     {}", show(pid(Role::Control, None)))?;
     if let Err(error) = &objects {
-        writeln!(out, "  the API does not answer: {error:#}")?;
+        writeln!(out, "  the API is not asked or does not answer: {error:#}")?;
     }
     let mut table = Table::new(["NODE", "STATUS", "INIT", "AGENT", "PODS RUNNING", "NETWORK POLICIES"]);
     let mut notes = Vec::new();
@@ -107,13 +110,17 @@ pub fn run(layout: &Layout, json: bool) -> Result<i32> {
         if policies.state == Programming::Failed {
             notes.push(format!("{name}: {}", policies.message));
         }
-        let status = if ready { "Ready" } else { "NotReady" };
+        let status = match ready {
+            Some(true) => "Ready",
+            Some(false) => "NotReady",
+            None => "Unknown",
+        };
         table.row([
             name,
             status.into(),
             show(init),
             show(agent),
-            format!("{running}/{all}"),
+            if ready.is_some() { format!("{running}/{all}") } else { "unknown".to_owned() },
             policies.cell(),
         ]);
     }

@@ -48,6 +48,7 @@ pub struct WhyArgs {
     /// Who is connected to.
     #[arg(value_name = "DESTINATION")]
     destination: String,
+    /// On which port.
     #[arg(value_name = "PORT[/PROTOCOL]")]
     port: Option<String>,
     /// Send a packet too, and say whether the kernel agrees.
@@ -93,7 +94,7 @@ pub fn run(layout: &Layout, args: &WhyArgs) -> Result<i32> {
         Ok(exit_code(answer.verdict, live.as_deref()))
     });
     Ok(answered.unwrap_or_else(|error| {
-        out::complain(format_args!("cofferdam why: {error:#}"));
+        out::failed("cofferdam why: ", &error);
         UNANSWERED
     }))
 }

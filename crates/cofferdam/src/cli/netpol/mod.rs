@@ -37,7 +37,7 @@ pub fn run(layout: &Layout, command: &NetpolCommand) -> Result<i32> {
         NetpolCommand::Lint(args) => lint::run(layout, args, &mut out),
     };
     Ok(done.unwrap_or_else(|error| {
-        out::complain(format_args!("cofferdam netpol: {error:#}"));
+        out::failed("cofferdam netpol: ", &error);
         FAILED
     }))
 }
