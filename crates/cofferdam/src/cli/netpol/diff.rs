@@ -9,15 +9,15 @@ use policy::network_policy::ir::Cidr;
 use policy::network_policy::table::{End, PortSet, Table};
 use serde::Serialize;
 
-use super::groups::{groups, workload};
+use super::groups::{end_of, groups, workload};
 use super::objects::Objects;
-use super::{fetch, files, pod_range};
+use super::{family_name, fetch, files, pod_ranges};
 use crate::cluster::layout::Layout;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Objects of the same name are replaced, others are added, as `apply` does. Exit codes: 0 nothing changes for the
-workloads that are there, 1 something opens or closes, 2 the question cannot be answered.
+    after_help = "Objects of the same name are replaced, others are added, as `apply` does. What only one side has is marked new or gone.
+Exit codes: 0 nothing opens or closes, 1 something does, 2 the question cannot be answered.
 
 Examples:
   cofferdam netpol diff -f policies/                      against the cluster
@@ -41,10 +41,13 @@ pub struct DiffArgs {
 }
 
 /// Ports that a change opens or closes between two workloads.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Changed {
     from: String,
     to: String,
+    /// Where the families differ in it: which of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    family: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     opens: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,13 +61,15 @@ pub fn run(layout: &Layout, args: &DiffArgs, out: &mut impl Write) -> Result<i32
     };
     let new = files::read(&args.filename, &args.namespace)?;
     let after = if args.whole { new } else { files::apply(&before, new) };
-    let changes = compare(&before, &after, pod_range(layout)?)?;
+    let ranges = pod_ranges(layout, &[&before, &after])?;
+    let changes = compare_families(&before.on_some_node(), &after.on_some_node(), &ranges)?;
     if args.output == "json" {
         serde_json::to_writer_pretty(&mut *out, &changes)?;
         writeln!(out)?;
     } else {
         for change in &changes {
-            let pair = format!("{} → {}", change.from, change.to);
+            let family = change.family.map(|family| format!(" ({family})")).unwrap_or_default();
+            let pair = format!("{} → {}{family}", change.from, change.to);
             change.opens.iter().try_for_each(|ports| writeln!(out, "+ {pair}: {ports}"))?;
             change.closes.iter().try_for_each(|ports| writeln!(out, "- {pair}: {ports}"))?;
         }
@@ -75,35 +80,81 @@ pub fn run(layout: &Layout, args: &DiffArgs, out: &mut impl Write) -> Result<i32
     Ok(i32::from(!changes.is_empty()))
 }
 
+/// What each family changes, and once what all of them do.
+fn compare_families(before: &Objects, after: &Objects, ranges: &[Cidr]) -> Result<Vec<Changed>> {
+    let mut all: Vec<Vec<Changed>> = Vec::new();
+    for range in ranges {
+        all.push(compare(before, after, *range)?);
+    }
+    let common: Vec<bool> = match all.split_first() {
+        Some((first, others)) => {
+            first.iter().map(|change| others.iter().all(|other| other.contains(change))).collect()
+        }
+        None => Vec::new(),
+    };
+    let shared: Vec<Changed> = all
+        .first()
+        .into_iter()
+        .flatten()
+        .zip(&common)
+        .filter(|(_, common)| **common)
+        .map(|(c, _)| c.clone())
+        .collect();
+    let apart = all.into_iter().zip(ranges).flat_map(|(changes, range)| {
+        let own = changes.into_iter().filter(|change| !shared.contains(change));
+        own.map(|change| Changed { family: Some(family_name(range)), ..change }).collect::<Vec<_>>()
+    });
+    let apart: Vec<Changed> = apart.collect();
+    Ok(shared.into_iter().chain(apart).collect())
+}
+
+/// The ends of one subject: before and after. None where it is not there.
+type Ends = (Option<usize>, Option<usize>);
 /// Pods, by namespace and workload, and addresses outside that either side tells apart.
-type Subjects = BTreeMap<String, (usize, usize)>;
+type Subjects = BTreeMap<String, Ends>;
 
 fn compare(before: &Objects, after: &Objects, range: Cidr) -> Result<Vec<Changed>> {
     let tables = [before, after].map(|objects| Table::new(&objects.cluster(), range));
     // Of both sides, what no side tells apart: (end before, end after) → names.
-    let mut together: BTreeMap<(usize, usize), Vec<String>> = BTreeMap::new();
+    let mut together: BTreeMap<Ends, Vec<String>> = BTreeMap::new();
     for (name, ends) in subjects([before, after], &tables)? {
         together.entry(ends).or_default().push(name);
     }
-    let ends: Vec<((usize, usize), String, bool)> = together
+    let is_pods = |side: usize, end: Option<usize>| {
+        end.is_some_and(|end| matches!(tables[side].ends()[end], End::Pods(_)))
+    };
+    let ends: Vec<(Ends, String, bool)> = together
         .into_iter()
         .map(|(ends, names)| {
-            let pods = matches!(tables[0].ends()[ends.0], End::Pods(_));
+            let pods = is_pods(0, ends.0) || is_pods(1, ends.1);
             let shown: Vec<&str> = names.iter().map(String::as_str).take(4).collect();
             let more = names.len() - shown.len();
             let more = if more > 0 { format!(", +{more}") } else { String::new() };
-            (ends, format!("{}{more}", shown.join(", ")), pods)
+            let mark = match ends {
+                (None, _) => " (new)",
+                (_, None) => " (gone)",
+                _ => "",
+            };
+            (ends, format!("{}{more}{mark}", shown.join(", ")), pods)
         })
         .collect();
+    let nothing = PortSet::default();
+    let ports = |side: usize, from: Option<usize>, to: Option<usize>| match (from, to) {
+        (Some(from), Some(to)) => tables[side].ports(from, to).clone(),
+        _ => nothing.clone(),
+    };
     let mut changes = Vec::new();
     for (from, from_name, from_pods) in &ends {
         for (to, to_name, to_pods) in ends.iter() {
             // A lone pod always reaches itself.
-            let lone = from == to && matches!(&tables[1].ends()[to.1], End::Pods(pods) if pods.len() == 1);
+            let alone = |side: usize, end: Option<usize>| {
+                end.is_none_or(|end| matches!(&tables[side].ends()[end], End::Pods(pods) if pods.len() == 1))
+            };
+            let lone = from == to && alone(0, to.0) && alone(1, to.1);
             if (!from_pods && !to_pods) || lone {
                 continue;
             }
-            let (old, new) = (tables[0].ports(from.0, to.0), tables[1].ports(from.1, to.1));
+            let (old, new) = (ports(0, from.0, to.0), ports(1, from.1, to.1));
             if old == new {
                 continue;
             }
@@ -111,8 +162,9 @@ fn compare(before: &Objects, after: &Objects, range: Cidr) -> Result<Vec<Changed
             changes.push(Changed {
                 from: from_name.clone(),
                 to: to_name.clone(),
-                opens: said(new.minus(old)),
-                closes: said(old.minus(new)),
+                family: None,
+                opens: said(new.minus(&old)),
+                closes: said(old.minus(&new)),
             });
         }
     }
@@ -124,9 +176,13 @@ fn subjects(objects: [&Objects; 2], tables: &[Table; 2]) -> Result<Subjects> {
     let named = [0, 1].map(|side| {
         let mut ends: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, pod) in objects[side].pods.iter().enumerate() {
-            let Some(end) = tables[side].end_of_pod(index) else { continue };
+            let Some(end) = end_of(objects[side], &tables[side], index) else { continue };
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let ends = ends.entry(format!("{namespace}/{}", workload(pod))).or_default();
+            let on_host = tables[side].end_of_pod(index).is_none();
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|_| on_host);
+            // Each on a network of its own node.
+            let node = node.map(|node| format!(" on {node}")).unwrap_or_default();
+            let ends = ends.entry(format!("{namespace}/{}{node}", workload(pod))).or_default();
             if !ends.contains(&end) {
                 ends.push(end);
             }
@@ -134,15 +190,18 @@ fn subjects(objects: [&Objects; 2], tables: &[Table; 2]) -> Result<Subjects> {
         ends
     });
     let mut subjects = Subjects::new();
-    for (name, old) in &named[0] {
-        match (old.as_slice(), named[1].get(name).map(Vec::as_slice)) {
-            ([old], Some([new])) => drop(subjects.insert(name.clone(), (*old, *new))),
-            (_, None) => {}
-            (many, Some(_)) => bail!(
+    for name in named[0].keys().chain(named[1].keys()) {
+        let of = |side: usize| named[side].get(name).map(Vec::as_slice).unwrap_or_default();
+        let ends = match (of(0), of(1)) {
+            ([], [new]) => (None, Some(*new)),
+            ([old], []) => (Some(*old), None),
+            ([old], [new]) => (Some(*old), Some(*new)),
+            (many, others) => bail!(
                 "the pods of {name} differ in what policies say of them ({} kinds): compare manifests instead",
-                many.len()
+                many.len().max(others.len())
             ),
-        }
+        };
+        subjects.insert(name.clone(), ends);
     }
     // Outside and nodes: every part that both sides have in common.
     let parts =
@@ -166,7 +225,7 @@ fn subjects(objects: [&Objects; 2], tables: &[Table; 2]) -> Result<Subjects> {
                 let name = if left == "outside" { right } else { left };
                 let name =
                     if subjects.contains_key(name) { format!("{left} & {right}") } else { name.clone() };
-                subjects.insert(name, (old, new));
+                subjects.insert(name, (Some(old), Some(new)));
             }
         }
     }
@@ -205,14 +264,46 @@ spec:
     fn changes(before: &str, new: &str) -> Vec<String> {
         let before = files::parse(before);
         let after = files::apply(&before, files::parse(new));
-        let range = Cidr::parse("10.244.0.0/16").expect("a range");
-        let all = compare(&before, &after, range).expect("a comparison");
+        let ranges = ["10.244.0.0/16", "fd00:cf:244::/56"].map(|range| Cidr::parse(range).expect("a range"));
+        let all =
+            compare_families(&before.on_some_node(), &after.on_some_node(), &ranges).expect("a comparison");
         let said = |c: &Changed| {
             let (opens, closes) =
                 (c.opens.as_deref().unwrap_or("none"), c.closes.as_deref().unwrap_or("none"));
-            format!("{} → {} +{opens} -{closes}", c.from, c.to)
+            let family = c.family.map(|family| format!(" {family}")).unwrap_or_default();
+            format!("{} → {} +{opens} -{closes}{family}", c.from, c.to)
         };
         all.iter().map(said).collect()
+    }
+
+    #[test]
+    fn what_is_new_is_listed_with_all_that_it_reaches_and_is_reached_by() {
+        let api = PODS.split("---").next().expect("a pod").replace("web", "api");
+        let new = changes(&format!("{PODS}---{}", policy(80)), &api);
+        assert!(new.contains(&"default/api (new) → default/web +all -none".to_string()), "{new:?}");
+        assert!(new.contains(&"outside → default/api (new) +all -none".to_string()), "{new:?}");
+        assert!(!new.iter().any(|line| line.contains("default/api (new) → default/db")), "{new:?}");
+        assert!(!new.iter().any(|line| line.starts_with("default/web → default/db")), "{new:?}");
+        // On its node's network it is its node, and the policy that selected it guards it no more.
+        let host = "
+apiVersion: v1
+kind: Pod
+metadata: { name: db, labels: { app: db } }
+spec: { hostNetwork: true, containers: [{ name: c, image: db }] }
+";
+        let moved = changes(&format!("{PODS}---{}", policy(80)), host);
+        assert!(moved.contains(&"default/web → default/db +all but TCP 80 -none".to_string()), "{moved:?}");
+        assert!(moved.iter().all(|line| !line.contains("(gone)")), "{moved:?}");
+    }
+
+    #[test]
+    fn a_block_of_one_family_changes_that_family_alone() {
+        let block = policy(80)
+            .replace("podSelector: { matchLabels: { app: web } }", "ipBlock: { cidr: 192.0.2.0/24 }");
+        let all = changes(&format!("{PODS}---{}", policy(80)), &block);
+        assert!(all.contains(&"outside 192.0.2.0/24 → default/db +TCP 80 -none IPv4".to_string()), "{all:?}");
+        assert!(all.contains(&"default/web → default/db +none -TCP 80".to_string()), "{all:?}");
+        assert!(all.iter().all(|line| !line.ends_with("IPv6")), "{all:?}");
     }
 
     #[test]

@@ -13,10 +13,11 @@ use super::objects::Objects;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
-    /// `foo/web,api`, `nodes`, `outside 192.0.2.0/24`
+    /// `foo/web,api`, `nodes`, `nodes with foo/agent`, `outside 192.0.2.0/24`
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// Of nodes, those on their network, with their namespaces.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<String>,
     /// Number of pods or nodes; 0 outside.
@@ -25,14 +26,44 @@ pub struct Group {
     pub end: usize,
 }
 
+/// The end of a pod; of one on its node's network, its node's. None for a pod that has finished, or whose node is not known.
+pub fn end_of(objects: &Objects, table: &Table, pod: usize) -> Option<usize> {
+    table.end_of_pod(pod).or_else(|| {
+        let object = objects.pods.get(pod)?;
+        let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
+        let spec = object.spec.as_ref()?;
+        if spec.host_network != Some(true) || matches!(phase, Some("Succeeded" | "Failed")) {
+            return None;
+        }
+        let named = |node: &String| objects.nodes.iter().position(|n| n.metadata.name.as_ref() == Some(node));
+        match spec.node_name.as_ref().and_then(named) {
+            Some(node) => table.end_of_node(node),
+            // Wherever it will run, if nodes are all one.
+            None => {
+                let mut ends = (0..objects.nodes.len()).map(|node| table.end_of_node(node));
+                let first = ends.next()?;
+                ends.all(|end| end == first).then_some(first)?
+            }
+        }
+    })
+}
+
 /// Workloads that are written out before "+n".
 const WRITTEN: usize = 3;
 
 /// All groups; with `namespace` its workloads only, and those of others as far as they are told apart.
 pub fn groups(objects: &Objects, table: &Table, namespace: Option<&str>) -> Vec<Group> {
     let mut by_end: BTreeMap<(String, usize), (BTreeSet<String>, usize)> = BTreeMap::new();
+    // Those on their nodes' network.
+    let mut on_host: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
     for (index, pod) in objects.pods.iter().enumerate() {
-        let Some(end) = table.end_of_pod(index) else { continue };
+        let Some(end) = table.end_of_pod(index) else {
+            if let Some(end) = end_of(objects, table, index) {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                on_host.entry(end).or_default().insert(format!("{namespace}/{}", workload(pod)));
+            }
+            continue;
+        };
         let of = pod.metadata.namespace.clone().unwrap_or_default();
         let entry = by_end.entry((of, end)).or_default();
         entry.0.insert(workload(pod));
@@ -40,10 +71,7 @@ pub fn groups(objects: &Objects, table: &Table, namespace: Option<&str>) -> Vec<
     }
     let mut groups = Vec::new();
     for ((of, end), (workloads, members)) in by_end {
-        let shown: Vec<&str> = workloads.iter().map(String::as_str).take(WRITTEN).collect();
-        let more = workloads.len() - shown.len();
-        let more = if more > 0 { format!(",+{more}") } else { String::new() };
-        let name = format!("{of}/{}{more}", shown.join(","));
+        let name = format!("{of}/{}", written(&workloads));
         groups.push(Group {
             name,
             namespace: Some(of),
@@ -72,9 +100,22 @@ pub fn groups(objects: &Objects, table: &Table, namespace: Option<&str>) -> Vec<
                 (format!("outside {}{more}", shown.join(",")), 0)
             }
         };
-        groups.push(Group { name, namespace: None, workloads: Vec::new(), members, end });
+        let (name, workloads) = match on_host.remove(&end) {
+            Some(workloads) => {
+                (format!("{name} with {}", written(&workloads)), workloads.into_iter().collect())
+            }
+            None => (name, Vec::new()),
+        };
+        groups.push(Group { name, namespace: None, workloads, members, end });
     }
     groups
+}
+
+fn written(names: &BTreeSet<String>) -> String {
+    let shown: Vec<&str> = names.iter().map(String::as_str).take(WRITTEN).collect();
+    let more = names.len() - shown.len();
+    let more = if more > 0 { format!(",+{more}") } else { String::new() };
+    format!("{}{more}", shown.join(","))
 }
 
 /// The Deployment, or whatever owns the pod; else the pod.

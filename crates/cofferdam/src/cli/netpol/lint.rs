@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use policy::network_policy::lint::{Finding, lint};
 
-use super::{fetch, files, pod_range};
+use super::{fetch, files, pod_ranges};
 use crate::cluster::layout::Layout;
 
 #[derive(Args, Debug)]
@@ -35,7 +35,7 @@ pub fn run(layout: &Layout, args: &LintArgs, out: &mut impl Write) -> Result<i32
         true => fetch(layout)?,
         false => files::read(&args.filename, args.namespace.as_deref().unwrap_or("default"))?,
     };
-    let mut findings = lint(&objects.cluster(), pod_range(layout)?);
+    let mut findings = lint(&objects.cluster(), &pod_ranges(layout, &[&objects])?);
     findings.retain(|finding| args.namespace.as_ref().is_none_or(|only| finding.namespace == *only));
     match args.output.as_str() {
         "json" => writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?,

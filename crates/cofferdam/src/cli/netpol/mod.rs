@@ -9,13 +9,14 @@ mod table;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use policy::network_policy::ir::Cidr;
+use policy::network_policy::ir::{Cidr, Family};
 
 use self::objects::Objects;
 use crate::{cli::out, cluster::layout::Layout};
 
 /// Where pods' addresses are from, where no cluster says so.
 const POD_RANGE: &str = "10.244.0.0/16";
+const POD_RANGE_V6: &str = "fd00:cf:244::/56";
 const FAILED: i32 = 2;
 
 #[derive(Subcommand, Debug)]
@@ -53,7 +54,24 @@ pub(super) fn fetch(layout: &Layout) -> Result<Objects> {
     objects.context("the cluster was not asked")
 }
 
-fn pod_range(layout: &Layout) -> Result<Cidr> {
-    let known = layout.read_if_any()?.map(|cluster| cluster.pod_cidr);
-    Cidr::parse(known.as_deref().unwrap_or(POD_RANGE)).context("the cluster's pod range")
+/// The ranges that pods have their addresses from, IPv4's first; IPv6's where the cluster has it. Without a cluster,
+/// `objects` say whether IPv6 is meant: a pod has an address of it, or a policy speaks of one.
+fn pod_ranges(layout: &Layout, objects: &[&Objects]) -> Result<Vec<Cidr>> {
+    let (v4, v6) = match layout.read_if_any()? {
+        Some(cluster) => (cluster.pod_cidr, cluster.v6.map(|v6| v6.pod_cidr)),
+        None => {
+            let v6 = objects.iter().any(|objects| objects.speaks_ipv6());
+            (POD_RANGE.to_string(), v6.then(|| POD_RANGE_V6.to_string()))
+        }
+    };
+    let parse = |range: String| Cidr::parse(&range).context("the cluster's pod range");
+    [v4].into_iter().chain(v6).map(parse).collect()
+}
+
+/// As people call a family.
+fn family_name(range: &Cidr) -> &'static str {
+    match range.family() {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
 }

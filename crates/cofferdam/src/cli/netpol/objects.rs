@@ -34,6 +34,35 @@ impl Objects {
         })
     }
 
+    /// Pods on their node's network are on some node, also where manifests have none.
+    pub fn on_some_node(mut self) -> Objects {
+        let on_host = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+        if self.nodes.is_empty() && self.pods.iter().any(on_host) {
+            self.nodes.push(Node::default());
+        }
+        self
+    }
+
+    /// Whether a pod has an IPv6 address, or a policy speaks of one.
+    pub fn speaks_ipv6(&self) -> bool {
+        let is_v6 = |text: &str| text.contains(':');
+        let pods = self.pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ips.as_ref());
+        let of_rules = self.policies.iter().filter_map(|policy| policy.spec.as_ref()).flat_map(|spec| {
+            let from = spec.ingress.iter().flatten().flat_map(|rule| rule.from.iter().flatten());
+            let to = spec.egress.iter().flatten().flat_map(|rule| rule.to.iter().flatten());
+            from.chain(to).filter_map(|peer| Some(peer.ip_block.as_ref()?.cidr.as_str()))
+        });
+        let of_tiers = self.cluster_policies.iter().flat_map(|policy| {
+            let rules = policy.spec.ingress.iter().chain(&policy.spec.egress);
+            rules
+                .flat_map(|rule| rule.from.iter().chain(&rule.to))
+                .flat_map(|peer| peer.networks.iter().flatten())
+        });
+        pods.flatten().any(|ip| is_v6(&ip.ip))
+            || of_rules.into_iter().any(is_v6)
+            || of_tiers.into_iter().any(|network| is_v6(network))
+    }
+
     pub fn cluster(&self) -> Cluster<'_> {
         Cluster {
             pods: &self.pods,

@@ -5,18 +5,20 @@ use std::io::Write;
 
 use anyhow::Result;
 use clap::Args;
+use policy::network_policy::ir::Cidr;
 use policy::network_policy::table::{PortSet, Table};
 use serde_json::json;
 
 use super::groups::{Group, groups};
 use super::objects::Objects;
-use super::{fetch, files, pod_range};
+use super::{family_name, fetch, files, pod_ranges};
 use crate::cluster::layout::Layout;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Rows connect, columns are connected to. Pods that no policy tells apart are one row. Not shown: a pod reaches
-itself, and a node the pods it runs.
+    after_help = "Rows connect, columns are connected to. Pods that no policy tells apart are one row; pods on their node's network are
+in their node's. Where the cluster has both families and policies tell them apart, there is a table for each. Not shown:
+a pod reaches itself, and a node the pods it runs.
 
 Examples:
   cofferdam netpol table
@@ -43,14 +45,57 @@ pub fn run(layout: &Layout, args: &TableArgs, out: &mut impl Write) -> Result<i3
         true => fetch(layout)?,
         false => files::read(&args.filename, args.namespace.as_deref().unwrap_or("default"))?,
     };
-    let table = Table::new(&objects.cluster(), pod_range(layout)?);
-    let shown = Shown::new(&objects, &table, args.namespace.as_deref());
-    match args.output.as_str() {
-        "json" => shown.json(out)?,
-        "dot" => shown.dot(out)?,
-        _ => shown.text(out)?,
-    }
+    let ranges = pod_ranges(layout, &[&objects])?;
+    let objects = objects.on_some_node();
+    write(&objects, &ranges, args.namespace.as_deref(), &args.output, out)?;
     Ok(0)
+}
+
+/// One table where families say the same, else one for each.
+fn write(
+    objects: &Objects,
+    ranges: &[Cidr],
+    namespace: Option<&str>,
+    output: &str,
+    out: &mut impl Write,
+) -> Result<()> {
+    let tables: Vec<Table> = ranges.iter().map(|range| Table::new(&objects.cluster(), *range)).collect();
+    let shown: Vec<Shown> = tables.iter().map(|table| Shown::new(objects, table, namespace)).collect();
+    let names: Vec<&str> = ranges.iter().map(family_name).collect();
+    let alike = shown.iter().all(|one| one.says_what(&shown[0]));
+    let apart = if alike { &shown[..1] } else { &shown[..] };
+    match output {
+        "json" => {
+            let mut families = apart.iter().zip(&names).map(|(one, name)| {
+                let (names, mut object) =
+                    (if alike { &names[..] } else { std::slice::from_ref(name) }, one.json());
+                object["families"] = json!(names);
+                object
+            });
+            let mut whole = families.next().unwrap_or_default();
+            if let Some(other) = families.next() {
+                whole["ipv6"] = other;
+            }
+            serde_json::to_writer_pretty(&mut *out, &whole)?;
+            writeln!(out)?;
+        }
+        "dot" => {
+            writeln!(out, "digraph reach {{\n  rankdir=LR;\n  node [shape=box];")?;
+            for (number, (one, name)) in apart.iter().zip(&names).enumerate() {
+                one.dot(out, (!alike).then_some((number, *name)))?;
+            }
+            writeln!(out, "}}")?;
+        }
+        _ => {
+            for (number, (one, name)) in apart.iter().zip(&names).enumerate() {
+                if !alike {
+                    writeln!(out, "{}{name}", if number > 0 { "\n" } else { "" })?;
+                }
+                one.text(out)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 struct Shown<'a> {
@@ -139,26 +184,40 @@ impl<'a> Shown<'a> {
         Ok(())
     }
 
-    fn json(&self, out: &mut impl Write) -> Result<()> {
+    /// Whether both have the same ends and the same in every cell.
+    fn says_what(&self, other: &Shown<'_>) -> bool {
+        let alike = |(a, b): (&Group, &Group)| {
+            (&a.name, &a.namespace, a.members) == (&b.name, &b.namespace, b.members)
+        };
+        self.groups.len() == other.groups.len()
+            && self.groups.iter().zip(&other.groups).all(alike)
+            && self.pairs().eq(other.pairs())
+    }
+
+    fn json(&self) -> serde_json::Value {
         let pairs: Vec<_> = self
             .pairs()
             .filter(|(.., ports)| !ports.is_empty())
             .map(|(from, to, ports)| json!({ "from": from, "to": to, "ports": ports.to_string(), "set": ports }))
             .collect();
-        serde_json::to_writer_pretty(&mut *out, &json!({ "groups": self.groups, "reaches": pairs }))?;
-        writeln!(out)?;
-        Ok(())
+        json!({ "groups": self.groups, "reaches": pairs })
     }
 
-    fn dot(&self, out: &mut impl Write) -> Result<()> {
-        writeln!(out, "digraph reach {{\n  rankdir=LR;\n  node [shape=box];")?;
+    /// Nodes and edges; of several families, as a cluster of its own.
+    fn dot(&self, out: &mut impl Write, of: Option<(usize, &str)>) -> Result<()> {
+        let prefix = of.map_or("n".to_string(), |(number, _)| format!("f{number}n"));
+        if let Some((number, name)) = of {
+            writeln!(out, "  subgraph cluster_{number} {{\n  label={name:?};")?;
+        }
         for (number, group) in self.groups.iter().enumerate() {
-            writeln!(out, "  n{number} [label={:?}];", group.name)?;
+            writeln!(out, "  {prefix}{number} [label={:?}];", group.name)?;
         }
         for (from, to, ports) in self.pairs().filter(|(.., ports)| !ports.is_empty()) {
-            writeln!(out, "  n{from} -> n{to} [label={:?}];", ports.to_string())?;
+            writeln!(out, "  {prefix}{from} -> {prefix}{to} [label={:?}];", ports.to_string())?;
         }
-        writeln!(out, "}}")?;
+        if of.is_some() {
+            writeln!(out, "  }}")?;
+        }
         Ok(())
     }
 }
@@ -204,19 +263,64 @@ spec:
     ports: [{ port: 9000, endPort: 9010 }, { protocol: UDP, port: 53 }]
 ";
 
-    fn printed(write: fn(&Shown, &mut Vec<u8>) -> Result<()>) -> String {
-        let objects = files::parse(SHOP);
-        let range = policy::network_policy::ir::Cidr::parse("10.244.0.0/16").expect("a range");
-        let table = Table::new(&objects.cluster(), range);
+    fn printed(manifests: &str, families: usize, output: &str) -> String {
+        let objects = files::parse(manifests).on_some_node();
+        let ranges = ["10.244.0.0/16", "fd00:cf:244::/56"].map(|range| Cidr::parse(range).expect("a range"));
         let mut out = Vec::new();
-        write(&Shown::new(&objects, &table, None), &mut out).expect("write to memory");
+        write(&objects, &ranges[..families], None, output, &mut out).expect("write to memory");
         String::from_utf8(out).expect("text")
+    }
+
+    fn words(text: &str) -> Vec<Vec<&str>> {
+        text.lines().map(|line| line.split_whitespace().collect()).collect()
+    }
+
+    const AGENT: &str = "
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: { name: agent, namespace: foo }
+spec:
+  selector: { matchLabels: { app: agent } }
+  template:
+    metadata: { labels: { app: web } }
+    spec: { hostNetwork: true, containers: [{ name: c, image: agent }] }
+";
+
+    #[test]
+    fn pods_on_their_nodes_network_are_where_their_nodes_are() {
+        let text = printed(&format!("{SHOP}{AGENT}"), 1, "text");
+        let lines = words(&text);
+        // Its labels are those of a peer that may, and it is none.
+        let row = lines.iter().find(|line| line.contains(&"foo/agent")).expect("a row");
+        assert_eq!(row[1..], ["nodes", "with", "foo/agent", "-", "all", "·", "·", "·"], "{text}");
+    }
+
+    #[test]
+    fn families_that_differ_have_a_table_each() {
+        let both = printed(SHOP, 2, "text");
+        let (v4, v6) = both.split_once("\n\nIPv6\n").expect("two tables");
+        assert!(v4.starts_with("IPv4\n") && v4.contains("outside 192.0.2.0/24"), "{both}");
+        assert!(!v6.contains("192.0.2.0") && v6.contains("TCP 5432"), "{both}");
+        let json: serde_json::Value = serde_json::from_str(&printed(SHOP, 2, "json")).expect("JSON");
+        assert_eq!((&json["families"], &json["ipv6"]["families"]), (&json!(["IPv4"]), &json!(["IPv6"])));
+        // Without the blocks they say the same.
+        let (without, _) = SHOP.split_once("  - from: [{ ipBlock").expect("the rule with the block");
+        let one = printed(without, 2, "text");
+        assert_eq!(one, printed(without, 1, "text"));
+        let json: serde_json::Value = serde_json::from_str(&printed(without, 2, "json")).expect("JSON");
+        assert_eq!((&json["families"], json.get("ipv6")), (&json!(["IPv4", "IPv6"]), None));
+        let dot = printed(SHOP, 2, "dot");
+        assert!(
+            dot.contains("subgraph cluster_1") && dot.contains("f1n1 -> f1n0 [label=\"TCP 5432\"];"),
+            "{dot}"
+        );
     }
 
     #[test]
     fn manifests_become_a_table_without_a_cluster() {
-        let text = printed(|shown, out| shown.text(out));
-        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let text = printed(SHOP, 1, "text");
+        let lines = words(&text);
         assert_eq!(lines[0], ["FROM", "\\", "TO", "1", "2", "3", "4"], "{text}");
         assert_eq!(lines[1], ["1", "foo/db", "·", "all", "all", "all"], "{text}");
         assert_eq!(lines[2], ["2", "foo/web", "TCP", "5432", "·", "all", "all"], "{text}");
@@ -228,12 +332,12 @@ spec:
 
     #[test]
     fn programs_get_json_and_dot() {
-        let json: serde_json::Value = serde_json::from_str(&printed(|s, out| s.json(out))).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&printed(SHOP, 1, "json")).expect("JSON");
         let reaches = json["reaches"].as_array().expect("pairs");
         let found = reaches.iter().find(|pair| pair["from"] == 1 && pair["to"] == 0).expect("web to db");
         assert_eq!(found["ports"], "TCP 5432");
         assert_eq!(json["groups"][1]["name"], "foo/web");
-        let dot = printed(|s, out| s.dot(out));
+        let dot = printed(SHOP, 1, "dot");
         assert!(
             dot.starts_with("digraph reach {\n") && dot.contains("n1 -> n0 [label=\"TCP 5432\"];"),
             "{dot}"

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 
-use super::super::ir::{Direction, PortRange, Protocol};
+use super::super::ir::{Cidr, Direction, PortRange, Protocol};
 use super::super::model::{AllowRule, Peer, Port};
 use super::covers::holds;
 use super::{Lint, Subject, field, labels, peers_field};
@@ -130,8 +130,9 @@ pub(super) const BLOCK_OF_PODS: Lint = Lint {
         for (direction, path, rule) in policy.rules() {
             for (index, peer) in rule.peers.iter().enumerate() {
                 let Peer::Blocks(blocks) = peer else { continue };
-                if let Some(block) = blocks.iter().find(|block| holds(&known.pod_range, block)) {
-                    let message = format!("{block} is within the range of the pods, {}", known.pod_range);
+                let within = |block: &Cidr| known.pod_ranges.iter().find(|range| holds(range, block));
+                if let Some((block, range)) = blocks.iter().find_map(|block| Some((block, within(block)?))) {
+                    let message = format!("{block} is within the range of the pods, {range}");
                     found.push((format!("{path}.{}[{index}]", peers_field(direction)), message));
                 }
             }

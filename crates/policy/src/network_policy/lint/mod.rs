@@ -64,7 +64,7 @@ struct Known<'a> {
     pods: &'a [Pod],
     namespaces: BTreeMap<&'a str, Labels>,
     policies: Vec<Subject<'a>>,
-    pod_range: Cidr,
+    pod_ranges: &'a [Cidr],
 }
 
 /// One policy, as it is written and as it is understood.
@@ -109,9 +109,9 @@ fn on_host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
 }
 
-/// Findings in the order of the policies given, and within one of [`LINTS`], [`SHADOWED`] last. `pod_range` is where the
-/// cluster's pods have their addresses from.
-pub fn lint(cluster: &Cluster<'_>, pod_range: Cidr) -> Vec<Finding> {
+/// Findings in the order of the policies given, and within one of [`LINTS`], [`SHADOWED`] last. `pod_ranges` is where the
+/// cluster's pods have their addresses from, of each family.
+pub fn lint(cluster: &Cluster<'_>, pod_ranges: &[Cidr]) -> Vec<Finding> {
     let namespaces = cluster.namespaces.iter().filter_map(|namespace| {
         let name = namespace.metadata.name.as_deref()?;
         Some((name, namespace.metadata.labels.clone().unwrap_or_default()))
@@ -126,7 +126,7 @@ pub fn lint(cluster: &Cluster<'_>, pod_range: Cidr) -> Vec<Finding> {
         pods: cluster.pods,
         namespaces: namespaces.collect(),
         policies: policies.collect(),
-        pod_range,
+        pod_ranges,
     };
     let mut findings = Vec::new();
     for (index, policy) in known.policies.iter().enumerate() {

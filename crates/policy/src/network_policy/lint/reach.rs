@@ -58,6 +58,9 @@ pub(super) const PEER_MATCHES_NOBODY: Lint = Lint {
             for (index, peer) in rule.peers.iter().enumerate() {
                 let message = match peer {
                     Peer::Pods { .. } if known.pods.iter().any(|pod| is_peer(known, peer, pod)) => continue,
+                    Peer::Pods { .. } if known.pods.iter().any(|pod| is_selected(known, peer, pod)) => {
+                        "matches only pods on their node's network, which no podSelector means".to_owned()
+                    }
                     Peer::Pods { namespaces: Namespaces::Named(own), pods } => {
                         format!("matches no pod of namespace {own} ({pods}){}", found_in(known, pods, own))
                     }
@@ -114,6 +117,11 @@ fn has_port(pod: &Pod, protocol: Protocol, name: &str) -> bool {
 
 /// Blocks hold addresses, which pods change: they count for none.
 fn is_peer(known: &Known<'_>, peer: &Peer, pod: &Pod) -> bool {
+    !on_host_network(pod) && is_selected(known, peer, pod)
+}
+
+/// Whether the labels are those that the peer asks for.
+fn is_selected(known: &Known<'_>, peer: &Peer, pod: &Pod) -> bool {
     let Peer::Pods { namespaces, pods } = peer else { return false };
     let there = match namespaces {
         Namespaces::Named(name) => namespace(pod) == name,
@@ -121,7 +129,7 @@ fn is_peer(known: &Known<'_>, peer: &Peer, pod: &Pod) -> bool {
             known.namespaces.get(namespace(pod)).is_some_and(|labels| which.matches(labels))
         }
     };
-    there && !on_host_network(pod) && pods.matches(&labels(pod))
+    there && pods.matches(&labels(pod))
 }
 
 /// Where else a selector finds pods: `; namespace shop has such pods`, or nothing.

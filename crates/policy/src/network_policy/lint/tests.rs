@@ -38,7 +38,7 @@ fn run(yaml: &str) -> Vec<Finding> {
         policies: &policies,
         cluster_policies: &[],
     };
-    lint(&cluster, Cidr::parse("10.244.0.0/16").unwrap())
+    lint(&cluster, &["10.244.0.0/16", "fd00:cf:244::/56"].map(|range| Cidr::parse(range).unwrap()))
 }
 
 /// Pods app=x and app=y in namespace a, app=z in namespace b; b has team=red.
@@ -72,6 +72,16 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         "pods on the node's network",
         "- {pod: {app: h}, host: true}\n- {spec: {podSelector: {matchLabels: {app: h}}}}",
         &["host-network-only spec.podSelector"],
+    ),
+    (
+        "a peer that is on the node's network",
+        "- {pod: {app: h}, host: true}\n- {spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: h}}}]}]}}",
+        &["peer-matches-nobody spec.ingress[0].from[0]"],
+    ),
+    (
+        "a block of pods' IPv6 addresses",
+        "- {spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 'fd00:cf:244:1::/64'}}]}]}}",
+        &["block-of-pods spec.ingress[0].from[0]"],
     ),
     (
         "a peer that is nobody",

@@ -25,6 +25,7 @@ type NamedPorts = BTreeMap<(Protocol, String), u16>;
 pub(super) struct Classes {
     pub ends: Vec<End>,
     pub end_of_pod: Vec<Option<usize>>,
+    pub end_of_node: Vec<Option<usize>>,
     /// By peer: the ends it means.
     pub members: Vec<Vec<usize>>,
     /// By direction: the distinct chains, and by end which it has.
@@ -127,7 +128,7 @@ pub(super) fn classes(cluster: &Cluster, policies: &Policies, pod_range: Cidr) -
     let mut names: HashMap<NamedPorts, usize> = HashMap::from([(NamedPorts::new(), 0)]);
     let mut shapes: Vec<Shape> = Vec::new();
     {
-        let records = records(cluster);
+        let records = records(cluster, pod_range.family());
         let in_blocks = in_blocks(&records, &blocks, pod_range);
         let mut known: HashMap<(usize, Labels, usize, Vec<usize>), usize> = HashMap::new();
         for ((pod, record, _), peers) in records.into_iter().zip(in_blocks) {
@@ -182,7 +183,9 @@ pub(super) fn classes(cluster: &Cluster, policies: &Policies, pod_range: Cidr) -
             pods.extend(shape.pods);
         }
     }
-    for (nodes, peers) in nodes(cluster, policies) {
+    classes.end_of_node = vec![None; cluster.nodes.len()];
+    for (nodes, peers) in nodes(cluster, policies, pod_range.family()) {
+        nodes.iter().for_each(|node| classes.end_of_node[*node] = Some(classes.ends.len()));
         classes.push(End::Nodes(nodes), free, 0, &peers, &mut members);
     }
     let outside = outside(&blocks, pod_range);
@@ -221,8 +224,8 @@ impl Classes {
     }
 }
 
-/// The pods that have a network of their own, with their primary address. Where two hold one address, the younger.
-fn records(cluster: &Cluster) -> Vec<(usize, PodRecord, Option<IpAddr>)> {
+/// The pods that have a network of their own, with their address of the family. Where two hold one address, the younger.
+fn records(cluster: &Cluster, family: Family) -> Vec<(usize, PodRecord, Option<IpAddr>)> {
     let mut records: Vec<(usize, PodRecord, Option<IpAddr>)> = Vec::new();
     let mut holder: HashMap<IpAddr, usize> = HashMap::new();
     for (index, pod) in cluster.pods.iter().enumerate() {
@@ -232,9 +235,8 @@ fn records(cluster: &Cluster) -> Vec<(usize, PodRecord, Option<IpAddr>)> {
             continue;
         }
         let record = PodRecord::from_api(pod, "");
-        let primary = status.and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
-        let primary: Option<IpAddr> = primary.or(record.addresses.first().copied());
-        if let Some(address) = primary {
+        let address = record.addresses.iter().find(|address| Family::of(address) == family).copied();
+        if let Some(address) = address {
             match holder.get(&address).copied() {
                 Some(at)
                     if (&records[at].1.created, &records[at].1.uid) >= (&record.created, &record.uid) =>
@@ -242,13 +244,13 @@ fn records(cluster: &Cluster) -> Vec<(usize, PodRecord, Option<IpAddr>)> {
                     continue;
                 }
                 Some(at) => {
-                    records[at] = (index, record, primary);
+                    records[at] = (index, record, Some(address));
                     continue;
                 }
                 None => drop(holder.insert(address, records.len())),
             }
         }
-        records.push((index, record, primary));
+        records.push((index, record, address));
     }
     records
 }
@@ -358,14 +360,18 @@ fn select_all(
 }
 
 /// Nodes that no policy tells apart, with the peers that mean them.
-fn nodes(cluster: &Cluster, policies: &Policies) -> Vec<(Vec<usize>, Vec<usize>)> {
+fn nodes(cluster: &Cluster, policies: &Policies, family: Family) -> Vec<(Vec<usize>, Vec<usize>)> {
     let mut by_peers: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
     for (index, node) in cluster.nodes.iter().enumerate() {
         let record = NodeRecord::from_api(node);
-        let Some(address) = record.addresses.first() else { continue };
+        let address = record.addresses.iter().find(|address| Family::of(address) == family);
+        let holds = |block: &Cidr| match address {
+            Some(address) => block.contains(address),
+            None => block.prefix == 0 && block.family() == family,
+        };
         let means = |key: &PeerKey| match key {
             PeerKey::Pods { .. } => false,
-            PeerKey::Blocks(blocks) => blocks.iter().any(|block| block.contains(address)),
+            PeerKey::Blocks(blocks) => blocks.iter().any(holds),
             PeerKey::Nodes(selector) => selector.matches(&record.labels),
         };
         let peers = policies.peers.iter().enumerate().filter(|(_, key)| means(key)).map(|(at, _)| at);
@@ -374,57 +380,46 @@ fn nodes(cluster: &Cluster, policies: &Policies) -> Vec<(Vec<usize>, Vec<usize>)
     by_peers.into_iter().map(|(peers, nodes)| (nodes, peers)).collect()
 }
 
-/// The addresses outside of the pods' range, by the peers whose blocks hold them. IPv6 only where a block is of it.
+/// The addresses of the pods' family outside of their range, by the peers whose blocks hold them.
 fn outside(blocks: &[(usize, &Vec<Cidr>)], pod_range: Cidr) -> BTreeMap<Vec<usize>, Vec<(IpAddr, IpAddr)>> {
-    let mut parts: BTreeMap<Vec<usize>, Vec<(IpAddr, IpAddr)>> = BTreeMap::new();
-    for family in [Family::V4, Family::V6] {
-        let last_of_all = match family {
-            Family::V4 => u128::from(u32::MAX),
-            Family::V6 => u128::MAX,
-        };
-        let mut starts: BTreeMap<u128, Vec<(usize, bool)>> = BTreeMap::new();
-        let of_family = blocks.iter().flat_map(|(peer, all)| all.iter().map(move |block| (*peer, block)));
-        for (peer, block) in of_family.filter(|(_, block)| block.family() == family) {
-            let (first, last) = block.range();
-            starts.entry(number_of(first)).or_default().push((peer, true));
-            if number_of(last) < last_of_all {
-                starts.entry(number_of(last) + 1).or_default().push((peer, false));
-            }
+    let family = pod_range.family();
+    let last_of_all = match family {
+        Family::V4 => u128::from(u32::MAX),
+        Family::V6 => u128::MAX,
+    };
+    // By first address: which peer's block begins or ends (just before) there.
+    let mut starts: BTreeMap<u128, Vec<(usize, bool)>> = BTreeMap::from([(0, Vec::new())]);
+    let of_family = blocks.iter().flat_map(|(peer, all)| all.iter().map(move |block| (*peer, block)));
+    for (peer, block) in of_family.filter(|(_, block)| block.family() == family) {
+        let (first, last) = block.range();
+        starts.entry(number_of(first)).or_default().push((peer, true));
+        if number_of(last) < last_of_all {
+            starts.entry(number_of(last) + 1).or_default().push((peer, false));
         }
-        if starts.is_empty() && family == Family::V6 {
+    }
+    let (first, last) = pod_range.range();
+    starts.entry(number_of(first)).or_default();
+    if number_of(last) < last_of_all {
+        starts.entry(number_of(last) + 1).or_default();
+    }
+    let bounds: Vec<u128> = starts.keys().copied().collect();
+    let mut parts: BTreeMap<Vec<usize>, Vec<(IpAddr, IpAddr)>> = BTreeMap::new();
+    let mut active: BTreeSet<usize> = BTreeSet::new();
+    for (at, (first, changes)) in starts.iter().enumerate() {
+        // Blocks of one peer may touch: what ends there goes before what begins there.
+        for (peer, _) in changes.iter().filter(|(_, begins)| !begins) {
+            active.remove(peer);
+        }
+        active.extend(changes.iter().filter(|(_, begins)| *begins).map(|(peer, _)| *peer));
+        let last = bounds.get(at + 1).map_or(last_of_all, |next| next - 1);
+        let (first, last) = (address_of(family, *first), address_of(family, last));
+        if pod_range.contains(&first) {
             continue;
         }
-        if pod_range.family() == family {
-            let (first, last) = pod_range.range();
-            starts.entry(number_of(first)).or_default();
-            if number_of(last) < last_of_all {
-                starts.entry(number_of(last) + 1).or_default();
-            }
-        }
-        starts.entry(0).or_default();
-        let bounds: Vec<u128> = starts.keys().copied().collect();
-        let mut active: BTreeSet<usize> = BTreeSet::new();
-        for (at, (first, changes)) in starts.iter().enumerate() {
-            // Blocks of one peer may touch: what ends there goes before what begins there.
-            for (peer, _) in changes.iter().filter(|(_, begins)| !begins) {
-                active.remove(peer);
-            }
-            active.extend(changes.iter().filter(|(_, begins)| *begins).map(|(peer, _)| *peer));
-            let last = bounds.get(at + 1).map_or(last_of_all, |next| next - 1);
-            let (first, last) = (address_of(family, *first), address_of(family, last));
-            if pod_range.contains(&first) {
-                continue;
-            }
-            let ranges = parts.entry(active.iter().copied().collect()).or_default();
-            match ranges.last_mut() {
-                Some(before)
-                    if Family::of(&before.1) == family
-                        && number_of(before.1).checked_add(1) == Some(number_of(first)) =>
-                {
-                    before.1 = last;
-                }
-                _ => ranges.push((first, last)),
-            }
+        let ranges = parts.entry(active.iter().copied().collect()).or_default();
+        match ranges.last_mut() {
+            Some(before) if number_of(before.1).checked_add(1) == Some(number_of(first)) => before.1 = last,
+            _ => ranges.push((first, last)),
         }
     }
     parts

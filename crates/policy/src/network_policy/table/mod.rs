@@ -5,7 +5,7 @@
 //! Three steps: [`ends`] finds the classes; [`rows`] works out, per distinct chain, the ports towards every end; a cell
 //! is the intersection of a row of egress and one of ingress, each distinct pair of port sets worked out once.
 //!
-//! A pod is judged by its primary address. Not in the table, because they are not between classes: that a pod reaches
+//! A table is of one family, that of the pods' range: ends are judged by their address of it. Not in the table, because they are not between classes: that a pod reaches
 //! itself, and that a node reaches the pods it runs.
 
 mod ends;
@@ -37,6 +37,7 @@ pub enum End {
 pub struct Table {
     ends: Vec<End>,
     end_of_pod: Vec<Option<usize>>,
+    end_of_node: Vec<Option<usize>>,
     /// By end: its row in `egress`, and in `ingress`.
     row_of: [Vec<usize>; 2],
     rows: [Vec<Vec<Id>>; 2],
@@ -83,7 +84,7 @@ impl Meets {
 
 impl Table {
     /// `pods`: the range that pods' addresses are of. Pods without an address, as in manifests, are in those blocks that
-    /// hold the whole range.
+    /// hold the whole range; nodes without one in those that hold every address.
     pub fn new(cluster: &Cluster, pods: Cidr) -> Table {
         let mut interner = Interner::new();
         let policies = rows::Policies::new(cluster, &mut interner);
@@ -104,6 +105,7 @@ impl Table {
         Table {
             ends: classes.ends,
             end_of_pod: classes.end_of_pod,
+            end_of_node: classes.end_of_node,
             row_of,
             rows,
             meets,
@@ -120,6 +122,11 @@ impl Table {
     /// node's.
     pub fn end_of_pod(&self, pod: usize) -> Option<usize> {
         self.end_of_pod.get(pod).copied().flatten()
+    }
+
+    /// The end of the node with that index, and so of the pods that use its network.
+    pub fn end_of_node(&self, node: usize) -> Option<usize> {
+        self.end_of_node.get(node).copied().flatten()
     }
 
     /// On which ports `from` reaches `to`; both are indices of [`Table::ends`]. Two ends outside of the cluster are
