@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use node::images::ImageStore;
+use node::images::{ImageRef, ImageStore};
 
 use super::out;
 use super::table::Table;
@@ -18,11 +18,16 @@ pub enum ImageCommand {
 
 Examples:
   cofferdam image load nginx.tar
+  cofferdam image load --tool          the program's own small image, where there is no registry
   docker save app:dev | cofferdam image load /dev/stdin"
     )]
     Load {
-        #[arg(required = true, value_name = "FILE")]
+        #[arg(required_unless_present = "tool", value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Load the program's own small image, cofferdam/tool, and let it stand in for `nginx` and `busybox` where no
+        /// image of that name is loaded.
+        #[arg(long)]
+        tool: bool,
     },
     /// List the images.
     Ls {
@@ -41,12 +46,16 @@ pub fn run(layout: &Layout, command: ImageCommand) -> Result<()> {
     let store = ImageStore::open(layout.images()).context("open the image store")?;
     let mut out = out::stdout();
     match command {
-        ImageCommand::Load { files } => {
+        ImageCommand::Load { files, tool } => {
+            let mut loaded = Vec::new();
             for file in files {
-                let loaded = store.load(&file).with_context(|| format!("load {}", file.display()))?;
-                for name in loaded {
-                    writeln!(out, "loaded {name}")?;
-                }
+                loaded.extend(store.load(&file).with_context(|| format!("load {}", file.display()))?);
+            }
+            if tool {
+                loaded.extend(load_tool(&store)?);
+            }
+            for name in loaded {
+                writeln!(out, "loaded {name}")?;
             }
         }
         ImageCommand::Ls { output } => {
@@ -72,6 +81,21 @@ pub fn run(layout: &Layout, command: ImageCommand) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Loads the program's own image, and its stand-ins for `nginx` and `busybox` unless images of these names are there.
+pub fn load_tool(store: &ImageStore) -> Result<Vec<ImageRef>> {
+    let mut loaded =
+        store.load_reader(node::images::tool_image().as_slice()).context("load the tool image")?;
+    for name in ["nginx", "busybox"] {
+        if store.resolve(name).context("look an image up")?.is_none() {
+            let image = node::images::stand_in(name).with_context(|| format!("no stand-in for {name}"))?;
+            loaded.extend(
+                store.load_reader(image.as_slice()).with_context(|| format!("load a stand-in for {name}"))?,
+            );
+        }
+    }
+    Ok(loaded)
 }
 
 /// Bytes as people read them, in decimal units as registries show them.

@@ -9,7 +9,7 @@ mod duration;
 pub mod exec;
 pub mod foreground;
 mod get;
-mod images;
+pub mod images;
 mod kubeconfig;
 pub mod logs;
 pub mod manifests;

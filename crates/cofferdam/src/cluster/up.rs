@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     net::{Ipv4Addr, TcpListener},
     os::unix::{fs::chown, process::CommandExt},
     process::{Command, Stdio},
@@ -157,27 +157,48 @@ fn start_supervisor(layout: &Layout, foreground: bool) -> Result<()> {
         return Ok(());
     }
     let status = child.wait().context("wait for the supervisor")?;
-    let log = layout.log("supervisor");
-    let mut said = String::new();
-    if !foreground {
-        File::open(&log)
-            .and_then(|mut file| file.read_to_string(&mut said))
-            .with_context(|| log.display().to_string())?;
+    // In the foreground it has said so on the terminal already.
+    let said = if foreground { String::new() } else { last_words(layout)? };
+    bail!("the cluster did not start ({status}){said}")
+}
+
+/// The last lines of every part's log, each part named: what `up` shows of a start that failed, as the user may have no
+/// log left to read (the demo takes its cluster away).
+fn last_words(layout: &Layout) -> Result<String> {
+    let dir = layout.data().join("log");
+    let mut parts = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
+        let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            parts.push(path);
+        }
     }
-    let last = said.lines().rev().take(3).collect::<Vec<_>>();
-    bail!("the cluster did not start ({status})\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    parts.sort();
+    let mut said = String::new();
+    for path in parts {
+        let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let part = path.file_stem().unwrap_or_default().display();
+        for line in &lines[lines.len().saturating_sub(3)..] {
+            said.push_str(&format!("\n  {part}: {line}"));
+        }
+    }
+    Ok(said)
 }
 
 fn wait_ready(layout: &Layout, cluster: &Cluster) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let mut seen = std::collections::BTreeSet::new();
+    let mut serves = false;
     let ready = async {
         let socket = layout.admin_socket();
         wait_for_socket(&socket).await?;
+        serves = true;
         let nodes = Api::<Node>::all(node::client::unix(socket));
         let mut events =
             std::pin::pin!(watcher(nodes, watcher::Config::default()).default_backoff().applied_objects());
-        let mut seen = std::collections::BTreeSet::new();
         while seen.len() < cluster.nodes as usize {
             let node = match events.next().await {
                 Some(Ok(node)) => node,
@@ -195,16 +216,21 @@ fn wait_ready(layout: &Layout, cluster: &Cluster) -> Result<()> {
         }
         Ok(())
     };
-    runtime.block_on(async {
-        match tokio::time::timeout(LONGEST, ready).await {
-            Ok(result) => result,
-            Err(_) => bail!(
-                "the nodes are not Ready after {} s: see {}",
-                LONGEST.as_secs(),
-                layout.data().join("log").display()
-            ),
-        }
-    })
+    if let Ok(result) = runtime.block_on(async { tokio::time::timeout(LONGEST, ready).await }) {
+        return result;
+    }
+    let late: Vec<_> = cluster.node_names().filter(|name| !seen.contains(name)).collect();
+    let what = if serves {
+        format!("{} not Ready", late.join(", "))
+    } else {
+        "the control process does not serve".to_owned()
+    };
+    bail!(
+        "after {} s {what}: see {}{}",
+        LONGEST.as_secs(),
+        layout.data().join("log").display(),
+        last_words(layout)?
+    )
 }
 
 /// Waits until the control process listens: told by inotify, not by asking again and again.
@@ -283,4 +309,24 @@ pub fn missing() -> Vec<String> {
         );
     }
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_start_shows_the_end_of_every_log() {
+        let data = std::env::temp_dir().join(format!("cofferdam-last-words-{}", std::process::id()));
+        let layout = Layout::new(&data).expect("a data directory");
+        fs::create_dir_all(data.join("log/audit")).expect("make a directory");
+        fs::write(layout.log("control"), "one\ntwo\nthree\nfour\n").expect("write a log");
+        fs::write(layout.log("node-1"), b"not UTF-8: \xff").expect("write a log");
+        let said = last_words(&layout);
+        fs::remove_dir_all(&data).expect("remove the directory");
+        assert_eq!(
+            said.expect("read the logs"),
+            "\n  control: two\n  control: three\n  control: four\n  node-1: not UTF-8: \u{fffd}"
+        );
+    }
 }

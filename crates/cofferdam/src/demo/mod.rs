@@ -137,13 +137,7 @@ fn show(layout: &Layout, args: &DemoArgs, progress: &Progress) -> Result<Rows> {
     for file in &args.image {
         store.load(file).with_context(|| format!("load {}", file.display()))?;
     }
-    store.load_reader(node::images::tool_image().as_slice()).context("load the tool image")?;
-    for name in ["nginx", "busybox"] {
-        if store.resolve(name).context("look an image up")?.is_none() {
-            let image = node::images::stand_in(name).with_context(|| format!("no stand-in for {name}"))?;
-            store.load_reader(image.as_slice()).with_context(|| format!("load a stand-in for {name}"))?;
-        }
-    }
+    crate::cli::images::load_tool(&store)?;
     let mut rows = Rows::default();
     crate::cli::runtime()?.block_on(async {
         let client = node::client::unix(layout.admin_socket());
