@@ -152,6 +152,14 @@ fn bombs_are_stopped_by_size_and_by_count() {
     let error = store.load_reader(&many.docker_archive()[..]).unwrap_err();
     assert!(error.to_string().contains("more than 100 entries"), "{error}");
     fixture.assert_empty("entries");
+
+    // Headers that wait for their entry are kept in memory.
+    let large = vec![b'x'; 600 << 10];
+    let headers = Layer::new().pax(&[("comment", &large)]).pax(&[("comment", &large)]).file("a", 0o644, "x");
+    let headers = Made::new("headers", json!({})).layer(headers);
+    let error = fixture.store.load_reader(&headers.docker_archive()[..]).unwrap_err();
+    assert!(error.to_string().contains("the extended headers of an entry"), "{error}");
+    fixture.assert_empty("headers");
 }
 
 #[test]

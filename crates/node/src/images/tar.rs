@@ -25,7 +25,7 @@ pub enum TarError {
     Number { name: PathBuf, field: &'static str },
     #[error("a name in the archive is longer than {MAX_NAME} bytes")]
     NameTooLong,
-    #[error("an extended header in the archive is larger than {MAX_PAX} bytes")]
+    #[error("the extended headers of an entry in the archive are larger than {MAX_PAX} bytes")]
     PaxTooLarge,
     #[error("a malformed extended header in the archive")]
     Pax,
@@ -114,6 +114,7 @@ impl<R: Read> Archive<R> {
     pub fn next(&mut self) -> Result<Option<Entry>, TarError> {
         self.skip_rest()?;
         let mut pax = Pax::default();
+        let mut pax_left = MAX_PAX;
         let mut long_name = None;
         let mut long_link = None;
         loop {
@@ -133,7 +134,9 @@ impl<R: Read> Archive<R> {
             let raw_size = header.number(124..136, "size")?;
             match block[156] {
                 b'x' => {
-                    let data = self.extension(raw_size, MAX_PAX, TarError::PaxTooLarge)?;
+                    // Of all headers of one entry: they are kept until it comes, and a bomb is many of them.
+                    let data = self.extension(raw_size, pax_left, TarError::PaxTooLarge)?;
+                    pax_left -= raw_size;
                     parse_pax(&data, &mut pax.records)?;
                 }
                 // A global header: a comment for the whole archive (git writes one), nothing that layers use.

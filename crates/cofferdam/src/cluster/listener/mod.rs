@@ -6,6 +6,7 @@
 //! that lives in the fabric's namespace serves them and connects to the nodes.
 
 mod declared;
+mod tcp;
 mod udp;
 
 use std::{
@@ -25,7 +26,7 @@ use kube::{
     Api,
     runtime::{WatchStreamExt, reflector, watcher},
 };
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use self::declared::{Protocol, declared};
 use super::layout::{Cluster, Layout};
@@ -60,6 +61,42 @@ impl Backends {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+/// How many sockets connections and flows may have together, counted in descriptors: the process that carries them also
+/// starts the cluster's parts again, and must never be out of descriptors for that.
+#[derive(Clone)]
+struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// Half of what the process may have; the ports themselves take of the rest.
+    fn of_this_process() -> Places {
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        Places::of(
+            most.and_then(|most| usize::try_from(most / 2).ok()).unwrap_or(MOST_PLACES).min(MOST_PLACES),
+        )
+    }
+
+    fn of(count: usize) -> Places {
+        Places(Arc::new(Semaphore::new(count)))
+    }
+
+    async fn take(&self, count: u32) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        self.0.clone().acquire_many_owned(count).await.ok()
+    }
+
+    fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_owned().ok()
+    }
+
+    #[cfg(test)]
+    fn left(&self) -> usize {
+        self.0.available_permits()
+    }
+}
+
+/// More than one machine's own clients need.
+const MOST_PLACES: usize = 16_384;
 
 enum Socket {
     Tcp(TcpListener),
@@ -108,13 +145,15 @@ fn serve_in(fabric: BorrowedFd<'_>, mut requests: mpsc::Receiver<Serve>) -> Resu
         .context("setns into the fabric")?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let places = Places::of_this_process();
     runtime.block_on(async {
         while let Some(request) = requests.recv().await {
+            let places = places.clone();
             tokio::spawn(async move {
                 let Serve { socket, port, backends, until } = request;
                 let served = match socket {
-                    Socket::Tcp(listener) => accept(listener, port, backends, until).await,
-                    Socket::Udp(socket) => udp::carry(socket, port, backends, until).await,
+                    Socket::Tcp(listener) => tcp::carry(listener, port, backends, places, until).await,
+                    Socket::Udp(socket) => udp::carry(socket, port, backends, places, until).await,
                 };
                 if let Err(error) = served {
                     eprintln!("port {port} on 127.0.0.1: {error:#}");
@@ -123,31 +162,6 @@ fn serve_in(fabric: BorrowedFd<'_>, mut requests: mpsc::Receiver<Serve>) -> Resu
         }
     });
     Ok(())
-}
-
-async fn accept(
-    listener: TcpListener,
-    port: u16,
-    backends: Backends,
-    mut until: tokio::sync::oneshot::Receiver<()>,
-) -> Result<()> {
-    listener.set_nonblocking(true).context("set non-blocking")?;
-    let listener = tokio::net::TcpListener::from_std(listener).context("listen")?;
-    loop {
-        let (mut client, _) = tokio::select! {
-            accepted = listener.accept() => accepted.context("accept")?,
-            _ = &mut until => return Ok(()),
-        };
-        let node = backends.next();
-        tokio::spawn(async move {
-            // No backend, or one that refuses: the client's connection is closed, as it would be there.
-            let Some(node) = node else { return };
-            if let Ok(mut server) = TcpStream::connect((node, port)).await {
-                // Either side may break off: that ends the other, and there is nobody else to tell.
-                drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
-            }
-        });
-    }
 }
 
 async fn follow(client: kube::Client, cluster: Cluster, serve: mpsc::Sender<Serve>) {

@@ -9,9 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tokio::{net::UdpSocket, sync::oneshot, task::AbortHandle, time::Instant};
+use tokio::{
+    net::UdpSocket,
+    sync::{OwnedSemaphorePermit, oneshot},
+    task::AbortHandle,
+    time::Instant,
+};
 
-use super::Backends;
+use super::{Backends, Places};
 
 /// As long as the kernel keeps a UDP conversation that nobody continues.
 const IDLE: Duration = Duration::from_secs(120);
@@ -24,6 +29,8 @@ struct Flow {
     upstream: Arc<UdpSocket>,
     used: Arc<Mutex<Instant>>,
     answers: AbortHandle,
+    /// Given back at its end.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Flow {
@@ -41,6 +48,7 @@ pub async fn carry(
     socket: std::net::UdpSocket,
     port: u16,
     backends: Backends,
+    places: Places,
     mut until: oneshot::Receiver<()>,
 ) -> Result<()> {
     socket.set_nonblocking(true).context("set non-blocking")?;
@@ -60,12 +68,16 @@ pub async fn carry(
         }
         if !flows.contains_key(&client) {
             let Some(node) = backends.next() else { continue };
-            if flows.len() >= MOST_FLOWS
+            let mut place = places.try_take();
+            if (place.is_none() || flows.len() >= MOST_FLOWS)
                 && let Some(idlest) = flows.iter().min_by_key(|(_, flow)| *used(&flow.used)).map(|(c, _)| *c)
             {
                 flows.remove(&idlest);
+                place = place.or_else(|| places.try_take());
             }
-            let flow = begin(socket.clone(), client, node, port).await.context("open a flow")?;
+            // No place, or the kernel has no socket now: the datagram is lost, as datagrams are, and the port goes on.
+            let Some(place) = place else { continue };
+            let Ok(flow) = begin(socket.clone(), client, node, port, place).await else { continue };
             flows.insert(client, flow);
         }
         if let Some(flow) = flows.get(&client) {
@@ -78,7 +90,13 @@ pub async fn carry(
     }
 }
 
-async fn begin(socket: Arc<UdpSocket>, client: SocketAddr, node: Ipv4Addr, port: u16) -> Result<Flow> {
+async fn begin(
+    socket: Arc<UdpSocket>,
+    client: SocketAddr,
+    node: Ipv4Addr,
+    port: u16,
+    place: OwnedSemaphorePermit,
+) -> std::io::Result<Flow> {
     let upstream = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     upstream.connect((node, port)).await?;
     let upstream = Arc::new(upstream);
@@ -102,7 +120,7 @@ async fn begin(socket: Arc<UdpSocket>, client: SocketAddr, node: Ipv4Addr, port:
             }
         }
     });
-    Ok(Flow { node, upstream, used: since, answers: answers.abort_handle() })
+    Ok(Flow { node, upstream, used: since, answers: answers.abort_handle(), _place: place })
 }
 
 #[cfg(test)]
@@ -127,7 +145,7 @@ mod tests {
         let backends = Backends::default();
         backends.set(vec![node]);
         let (keep, until) = oneshot::channel();
-        let carried = tokio::spawn(carry(listener, port, backends.clone(), until));
+        let carried = tokio::spawn(carry(listener, port, backends.clone(), Places::of(8), until));
         let ask = async |client: &UdpSocket, word: &str| {
             client.send_to(word.as_bytes(), front).await.unwrap();
             let mut buffer = [0; 64];
