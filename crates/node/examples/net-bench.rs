@@ -12,7 +12,7 @@ use kernel::nft::{self, Base, Chain, ChainKind, Ct, Expr, Hook, Op, Rule, Table,
 use kernel::route::{self, Ipv4Net, Mac, Route, VethEnd};
 use node::net::fabric::{Fabric, FabricConfig, Ranges};
 use node::net::{NetEvent, NodeNet, NodeNetConfig, PodNet};
-use policy::network_policy::{Event, PodRecord, Policy};
+use policy::network_policy::{Compiler, Event, PodRecord, Policy, ir};
 use testkit::net::Netns;
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -72,6 +72,7 @@ fn main() -> Result<()> {
         ms(p90(networks))
     );
 
+    let empty = memory();
     println!("policy change → enforced (one policy's rule changes; p50 and p90 of 40)");
     for remote in [0u32, 900] {
         let events = (0..remote).map(|i| Event::UpsertPod(remote_pod(i)));
@@ -91,6 +92,10 @@ fn main() -> Result<()> {
                 ms(median(times.clone())),
                 ms(p90(times))
             );
+            if (remote, count) == (0, 100) || (remote, count) == (900, 1000) {
+                let all = (0..100).map(local_record).chain((0..remote).map(remote_pod)).collect::<Vec<_>>();
+                at_size(&net, &netns, &repaired, &all, count, empty)?;
+            }
         }
         if remote == 0 {
             net.apply(
@@ -121,24 +126,6 @@ fn main() -> Result<()> {
     let started = Instant::now();
     anyhow::ensure!(net.verify()?.is_empty(), "the kernel holds something else");
     println!("read back and compare the whole table   {:>9.3} ms", ms(started.elapsed()));
-
-    // Someone deletes the table: how long until all of it is there again.
-    let mut repairs = Vec::new();
-    for _ in 0..10 {
-        let mut vandal = Socket::open_in(netns.fd.as_fd(), Family::Netfilter)?;
-        let mut transaction = Transaction::new(nft::Family::Inet, "cofferdam");
-        transaction.delete_table();
-        let started = Instant::now();
-        transaction.commit(&mut vandal)?;
-        let event = repaired.recv_timeout(Duration::from_secs(10)).context("the table was not repaired")?;
-        repairs.push(started.elapsed());
-        anyhow::ensure!(matches!(event, NetEvent::Repaired { .. }), "{event:?}");
-    }
-    println!(
-        "table deleted by another → whole again  {:>9.3} ms (p90 {:.3}; 120 pods, 1 000 policies)",
-        ms(median(repairs.clone())),
-        ms(p90(repairs))
-    );
 
     // A client and a server that policies guard, beside two routed pairs without.
     let (bare_client, bare_server, _bare) = routed_pair(false)?;
@@ -189,6 +176,89 @@ fn main() -> Result<()> {
         println!("{line}");
     }
     Ok(())
+}
+
+/// What else a size costs: a pod that joins, all of it anew, its repair, its memory.
+fn at_size(
+    net: &NodeNet,
+    netns: &Netns,
+    repaired: &std::sync::mpsc::Receiver<NetEvent>,
+    pods: &[PodRecord],
+    policies: u32,
+    empty: (f64, f64),
+) -> Result<()> {
+    let line = |what: &str, times: Vec<Duration>| {
+        let (half, most) = (ms(median(times.clone())), ms(p90(times)));
+        println!("       {what:<33}{half:>9.3} ms (p90 {most:.3})");
+    };
+    let (kernel, process) = memory();
+    let mut joins = Vec::new();
+    for i in 0..40 {
+        let pod = remote_pod(5_000 + i);
+        let uid = pod.uid.clone();
+        let started = Instant::now();
+        net.apply(vec![Event::UpsertPod(pod)])?;
+        joins.push(started.elapsed());
+        net.apply(vec![Event::RemovePod(uid)])?;
+    }
+    line("a pod joins → enforced", joins);
+    // The other way to do all this: compile everything again, and put the whole table in the place of the old one.
+    let mut anew = Vec::new();
+    for _ in 0..5 {
+        let mut other = Socket::open_in(netns.fd.as_fd(), Family::Netfilter)?;
+        let whole = nft::table(&mut other, nft::Family::Inet, "cofferdam")?.context("the table")?;
+        let mut events = vec![Event::UpsertNamespace("ns".into(), BTreeMap::new())];
+        events.extend(pods.iter().cloned().map(Event::UpsertPod));
+        events.extend((0..policies).map(|i| Event::UpsertPolicy(policy(i, 80))));
+        let started = Instant::now();
+        let mut compiler = Compiler::new(&[ir::Family::V4]);
+        compiler.apply(events);
+        anyhow::ensure!(!compiler.rule_set().chains.is_empty(), "nothing was compiled");
+        let mut transaction = Transaction::new(nft::Family::Inet, "cofferdam");
+        transaction.delete_table();
+        transaction.add_table(None);
+        transaction.add_all(&whole);
+        transaction.commit(&mut other)?;
+        anew.push(started.elapsed());
+    }
+    line("beside it: all compiled, replaced", anew);
+    anyhow::ensure!(net.verify()?.is_empty(), "the kernel holds something else");
+    // Someone deletes the table: how long until all of it is there again.
+    let mut repairs = Vec::new();
+    for _ in 0..10 {
+        let mut vandal = Socket::open_in(netns.fd.as_fd(), Family::Netfilter)?;
+        let mut transaction = Transaction::new(nft::Family::Inet, "cofferdam");
+        transaction.delete_table();
+        let started = Instant::now();
+        transaction.commit(&mut vandal)?;
+        let event = repaired.recv_timeout(Duration::from_secs(10)).context("the table was not repaired")?;
+        repairs.push(started.elapsed());
+        anyhow::ensure!(matches!(event, NetEvent::Repaired { .. }), "{event:?}");
+    }
+    line("deleted by another → whole again", repairs);
+    println!(
+        "       memory over no policies: kernel {:+.1} MiB, this process {:+.1} MiB",
+        (kernel - empty.0) / 1024.0,
+        (process - empty.1) / 1024.0
+    );
+    Ok(())
+}
+
+/// Slab and vmalloc memory of the machine, and resident memory of this process, in KiB.
+fn memory() -> (f64, f64) {
+    let field = |path: &str, name: &str| -> f64 {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_string();
+        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0.0)
+    };
+    let kernel = field("/proc/meminfo", "Slab:") + field("/proc/meminfo", "VmallocUsed:");
+    (kernel, field("/proc/self/status", "VmRSS:"))
+}
+
+/// A pod of this node, as the compiler has it.
+fn local_record(i: u32) -> PodRecord {
+    let address = IpAddr::V4(Ipv4Addr::from_bits(0x0af4_0102 + i));
+    PodRecord { uid: format!("uid-{i}"), local: true, addresses: vec![address], ..remote_pod(i) }
 }
 
 fn ms(time: Duration) -> f64 {

@@ -1,15 +1,16 @@
-//! How long the compiler takes for one event in a large cluster, all of it on one node (the worst case); and a whole
-//! reachability table.
+//! A whole reachability table, in time and memory, beside the naive evaluator asked for every pair of pods at a size that it
+//! can do; and how long the compiler takes for one event in a large cluster, all of it on one node (the worst case).
 //!
 //! `cargo run --release -p policy --example network_policy_scale`
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use policy::network_policy::ir::{Cidr, Family};
 use policy::network_policy::table::Table;
-use policy::network_policy::{Cluster, Compiler, Event, PodRecord, Policy};
+use policy::network_policy::{Cluster, Compiler, Event, Flow, Layer4, PodRecord, Policy, Protocol, evaluate};
 use serde_json::json;
 
 const NAMESPACES: usize = 20;
@@ -37,8 +38,22 @@ fn policy(number: usize, port: u16) -> Policy {
     Policy::from_api(&policy).0
 }
 
-/// A cluster of `pods` in 50 namespaces with 40 applications each, and `policies` that select one of those.
-fn table(pods: usize, policies: usize) {
+/// A cluster's objects.
+struct Objects {
+    pods: Vec<Pod>,
+    namespaces: Vec<Namespace>,
+    policies: Vec<NetworkPolicy>,
+}
+
+impl Objects {
+    fn cluster(&self) -> Cluster<'_> {
+        let Objects { pods, namespaces, policies } = self;
+        Cluster { pods, namespaces, nodes: &[], policies, cluster_policies: &[] }
+    }
+}
+
+/// `pods` in 50 namespaces with 40 applications each, and `policies` that select one of those.
+fn objects(pods: usize, policies: usize) -> Objects {
     let (namespaces, apps) = (50, 40);
     let place =
         |number: usize| (format!("n{}", number % namespaces), format!("a{}", number / namespaces % apps));
@@ -78,21 +93,82 @@ fn table(pods: usize, policies: usize) {
             .expect("a policy")
         })
         .collect();
-    let cluster =
-        Cluster { pods: &pods, namespaces: &spaces, nodes: &[], policies: &policies, cluster_policies: &[] };
+    Objects { pods, namespaces: spaces, policies }
+}
+
+const RANGE: &str = "10.244.0.0/16";
+
+/// Memory of this process in MiB: resident now, and at most since [`forget_peak`].
+fn memory() -> (f64, f64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| -> f64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+fn forget_peak() {
+    // clear_refs(5) sets VmHWM to VmRSS (proc(5)).
+    std::fs::write("/proc/self/clear_refs", "5").expect("write /proc/self/clear_refs");
+}
+
+fn table(pods: usize, policies: usize) {
+    let objects = objects(pods, policies);
+    forget_peak();
+    let (before, _) = memory();
     let start = Instant::now();
-    let table = Table::new(&cluster, Cidr::parse("10.244.0.0/16").expect("a range"));
+    let table = Table::new(&objects.cluster(), Cidr::parse(RANGE).expect("a range"));
     let took = start.elapsed();
+    let (_, peak) = memory();
     let ends = table.ends().len();
     let reached = (0..ends).flat_map(|from| (0..ends).map(move |to| (from, to)));
     let reached = reached.filter(|(from, to)| !table.ports(*from, *to).is_empty()).count();
     let (sets, bytes) = table.size();
     println!(
-        "table of {} pods, {} policies: {took:?}; {ends} classes, {reached} of {} pairs reach each other, {sets} distinct port sets, {} MiB",
-        pods.len(),
-        policies.len(),
+        "table of {pods} pods, {policies} policies: {took:?}; {ends} classes, {reached} of {} pairs reach each other, {sets} \
+         distinct port sets; {} MiB kept, {:.0} MiB at most beside the objects",
         ends * ends,
-        bytes >> 20
+        bytes >> 20,
+        peak - before
+    );
+}
+
+/// Every pair of pods on a few ports: the naive evaluator, and the table, which must say the same.
+fn beside_naive(pods: usize, policies: usize) {
+    let objects = objects(pods, policies);
+    let cluster = objects.cluster();
+    let addresses: Vec<IpAddr> =
+        objects.pods.iter().map(|pod| PodRecord::from_api(pod, "").addresses[0]).collect();
+    let ports =
+        [Layer4::Port(Protocol::Tcp, 80), Layer4::Port(Protocol::Tcp, 1001), Layer4::Port(Protocol::Udp, 53)];
+    let start = Instant::now();
+    let mut naive = Vec::new();
+    for client in &addresses {
+        for server in addresses.iter().filter(|server| *server != client) {
+            for layer4 in ports {
+                naive.push(evaluate(&cluster, &Flow { client: *client, server: *server, layer4 }));
+            }
+        }
+    }
+    let by_pairs = start.elapsed();
+    let start = Instant::now();
+    let table = Table::new(&cluster, Cidr::parse(RANGE).expect("a range"));
+    let by_classes = start.elapsed();
+    let end = |pod: usize| table.end_of_pod(pod).expect("an end");
+    let mut told = naive.iter();
+    for client in 0..pods {
+        for server in (0..pods).filter(|server| *server != client) {
+            for layer4 in ports {
+                let says = table.ports(end(client), end(server)).contains(layer4);
+                assert_eq!(Some(&says), told.next(), "{client} to {server} on {layer4:?}");
+            }
+        }
+    }
+    println!(
+        "{pods} pods, {policies} policies: naive, {} answers: {by_pairs:?}; the table of all ports: {by_classes:?} (× {:.0}), the same answers",
+        naive.len(),
+        by_pairs.as_secs_f64() / by_classes.as_secs_f64()
     );
 }
 
@@ -102,6 +178,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn main() {
+    beside_naive(100, 200);
     for (pods, policies) in [(1000, 500), (10_000, 5_000)] {
         table(pods, policies);
     }

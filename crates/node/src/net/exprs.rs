@@ -187,9 +187,9 @@ pub fn daddr_not_in_set<A: Ip>(set: &str) -> Vec<Expr> {
     exprs
 }
 
-/// `iif . ip saddr != @own`
-pub fn iif_saddr_not_in_set<A: Ip>(set: &str) -> Vec<Expr> {
-    header_in::<A>(&[Part::Iif, Part::Source], set, None, true)
+/// `iif . ip saddr @own`
+pub fn iif_saddr_in_set<A: Ip>(set: &str) -> Vec<Expr> {
+    header_in::<A>(&[Part::Iif, Part::Source], set, None, false)
 }
 
 /// `ip saddr . ip daddr @set`
@@ -372,11 +372,20 @@ fn in_family(address: IpAddr) -> (u8, Vec<u8>) {
 
 /// `ct status dnat`
 pub fn ct_status_dnat() -> Vec<Expr> {
+    dnat_status(Op::Neq)
+}
+
+/// `ct status ! dnat`
+pub fn ct_status_not_dnat() -> Vec<Expr> {
+    dnat_status(Op::Eq)
+}
+
+fn dnat_status(op: Op) -> Vec<Expr> {
     const IPS_DST_NAT: u32 = 1 << 5;
     vec![
         ct(Ct::Status, 1),
         Expr::Bitwise { from: 1, to: 1, mask: IPS_DST_NAT.to_ne_bytes().to_vec(), xor: vec![0; 4] },
-        cmp(Op::Neq, [0; 4]),
+        cmp(op, [0; 4]),
     ]
 }
 

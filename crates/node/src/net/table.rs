@@ -33,6 +33,8 @@ const HAIRPIN: &str = "hairpin";
 const HOST_PORTS: &str = "hostports";
 /// (node address, protocol, port) → pod address and port.
 const HOST_PORTS_BY_IP: &str = "hostports-ip";
+/// The chain of packets that begin nothing and belong to nothing.
+const UNUSUAL: &str = "unusual";
 /// The cluster's pods and nodes.
 const CLUSTER: &str = "cluster";
 
@@ -63,30 +65,31 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
         let base = Some(Base { kind, hook, priority, drop: false });
         table.chains.insert(name.to_string(), Chain { base, rules });
     };
-    let mut raw = both!(config, own_addresses_only);
-    if config.v6.is_none() {
-        raw.push(rule([iifname_prefix(POD_LINK), family::<Ipv6Addr>(), drop()]));
-    }
-    raw.extend([
-        // Pods' links have route_localnet, so that the node's 127.0.0.1 reaches host ports. Without these two, pods and
-        // neighbours would reach what listens on the node's loopback (CVE-2020-8558). IPv6 has no such way to ::1.
-        rule([iifname_not("lo"), daddr_in(LOOPBACK), drop()]),
-        rule([iifname_not("lo"), saddr_in(LOOPBACK), drop()]),
-    ]);
+    // Most packets come from pods, and each rule costs every one of them: what a pod may send is done with after two.
+    //
+    // Pods' links have route_localnet, so that the node's 127.0.0.1 reaches host ports. Without these, pods and
+    // neighbours would reach what listens on the node's loopback (CVE-2020-8558). IPv6 has no such way to ::1.
+    let mut raw = vec![rule([daddr_in(LOOPBACK), iifname_not("lo"), drop()])];
+    raw.extend(both!(config, own_addresses));
+    raw.push(rule([iifname_prefix(POD_LINK), drop()]));
+    raw.push(rule([saddr_in(LOOPBACK), iifname_not("lo"), drop()]));
     raw.extend(both!(config, ours_are_not_outside));
     chain("raw", ChainKind::Filter, Hook::Prerouting, -300, raw);
 
     chain("prerouting", ChainKind::Nat, Hook::Prerouting, -100, both!(config, translations));
     chain("output", ChainKind::Nat, Hook::Output, -100, both!(config, translations));
 
-    // What conntrack does not know has no tuple to be judged by.
-    let mut forward = vec![rule([ct_state(INVALID | UNTRACKED), drop()])];
+    // What is part of a connection asks its state once.
+    let mut forward = vec![rule([ct_state(INVALID | UNTRACKED | RELATED), goto(UNUSUAL)])];
     forward.extend(both!(config, only_ready));
-    // Among them ICMPv6's "packet too big", without which no large packet gets through.
-    forward.push(rule([ct_state(RELATED), accept()]));
     forward.extend(both!(config, verdicts));
     forward.extend(both!(config, no_endpoints));
     chain("forward", ChainKind::Filter, Hook::Forward, 0, forward);
+    // What conntrack does not know has no tuple to be judged by.
+    let mut unusual = vec![rule([ct_state(INVALID | UNTRACKED), drop()])];
+    unusual.extend(both!(config, only_ready));
+    // Among them ICMPv6's "packet too big", without which no large packet gets through.
+    unusual.push(rule([accept()]));
 
     // A pod's egress rules hold towards its own node too. What its node began has the node as its client. Neighbour
     // discovery is untracked: the node needs none of a pod's.
@@ -95,13 +98,15 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
     input.extend(both!(config, no_endpoints_here));
     chain("input", ChainKind::Filter, Hook::Input, 0, input);
 
-    let mut postrouting = vec![
+    let mut postrouting = both!(config, as_they_are);
+    postrouting.extend([
         rule([saddr_in(LOOPBACK), oifname_prefix(POD_LINK), snat(config.v4.node_ip)]),
         rule([saddr_in(LOOPBACK), oifname(UPLINK), snat(config.v4.node_ip)]),
-    ];
+    ]);
     postrouting.extend(both!(config, sources));
     chain("postrouting", ChainKind::Nat, Hook::Postrouting, 100, postrouting);
     chain("local-out", ChainKind::Filter, Hook::Output, 0, both!(config, no_endpoints));
+    table.chains.insert(UNUSUAL.to_string(), Chain { base: None, rules: unusual });
     table
 }
 
@@ -126,8 +131,8 @@ fn add_sets<A: Ip>(table: &mut Table, network: &Network<A>) {
 
 /// A pod with NET_ADMIN can give itself any address: it sends with the one we gave it or not at all. In IPv6 that drops
 /// router advertisements and neighbour discovery from link-local addresses too.
-fn own_addresses_only<A: Ip>(_: &Network<A>) -> Vec<Rule> {
-    vec![rule([iifname_prefix(POD_LINK), iif_saddr_not_in_set::<A>(&of_family::<A>(OWN)), drop()])]
+fn own_addresses<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+    vec![rule([iif_saddr_in_set::<A>(&of_family::<A>(OWN)), accept()])]
 }
 
 /// Our pods are behind their links, not behind the fabric.
@@ -140,10 +145,12 @@ fn ours_are_not_outside<A: Ip>(network: &Network<A>) -> Vec<Rule> {
     rules
 }
 
-fn translations<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+fn translations<A: Ip>(network: &Network<A>) -> Vec<Rule> {
     let name = of_family::<A>;
     let mut rules = layout::translate_addresses::<A>();
     rules.push(rule([dnat_by_address_and_port::<A>(&name(HOST_PORTS_BY_IP))]));
+    // No address of the node is a pod's: to ask the routes whether it is costs more than all else here.
+    rules.push(rule([daddr_in(network.cluster_cidr), accept()]));
     rules.push(rule([family::<A>(), daddr_is_local(), dnat_by_port::<A>(&name(HOST_PORTS))]));
     rules.extend(layout::translate_node_ports::<A>());
     rules
@@ -155,7 +162,8 @@ fn only_ready<A: Ip>(network: &Network<A>) -> Vec<Rule> {
 
 fn verdicts<A: Ip>(_: &Network<A>) -> Vec<Rule> {
     vec![
-        rule([tuple_in_set::<A>(&of_family::<A>(HAIRPIN)), accept()]),
+        // Nothing but a Service or a host port leads a pod to itself by way of its node.
+        rule([ct_status_dnat(), tuple_in_set::<A>(&of_family::<A>(HAIRPIN)), accept()]),
         rule([tuple_vmap::<A>(Direction::Original, &map_name::<A>(ir::Direction::Egress))]),
         rule([tuple_vmap::<A>(Direction::Reply, &map_name::<A>(ir::Direction::Ingress))]),
     ]
@@ -170,13 +178,20 @@ fn egress_to_node<A: Ip>(_: &Network<A>) -> Vec<Rule> {
 
 /// A Service's address that was not translated has no endpoints.
 fn no_endpoints<A: Ip>(network: &Network<A>) -> Vec<Rule> {
-    let mut rules = layout::without_endpoints::<A>();
+    // What goes to a pod was translated, or goes to no Service.
+    let mut rules = vec![rule([daddr_in(network.cluster_cidr), accept()])];
+    rules.extend(layout::without_endpoints::<A>());
     rules.push(rule([daddr_in(network.service_cidr), reject::<A>(Unreachable::Port)]));
     rules
 }
 
 fn no_endpoints_here<A: Ip>(_: &Network<A>) -> Vec<Rule> {
     layout::node_ports_without_endpoints::<A>()
+}
+
+/// Between pods and nodes of the cluster nothing is hidden but who came through a Service or a host port.
+fn as_they_are<A: Ip>(network: &Network<A>) -> Vec<Rule> {
+    vec![rule([daddr_in(network.cluster_cidr), ct_status_not_dnat(), accept()])]
 }
 
 /// As whom the others see a packet.
