@@ -5,6 +5,11 @@
 /// Optional numbers, booleans and int-or-strings held by value. All others are pointers.
 #[rustfmt::skip]
 pub const BY_VALUE: &[(&str, &str)] = &[
+    ("io.k8s.api.apps.v1.DaemonSetSpec", "minReadySeconds"),
+    ("io.k8s.api.apps.v1.DaemonSetStatus", "numberAvailable"),
+    ("io.k8s.api.apps.v1.DaemonSetStatus", "numberUnavailable"),
+    ("io.k8s.api.apps.v1.DaemonSetStatus", "observedGeneration"),
+    ("io.k8s.api.apps.v1.DaemonSetStatus", "updatedNumberScheduled"),
     ("io.k8s.api.apps.v1.DeploymentSpec", "minReadySeconds"),
     ("io.k8s.api.apps.v1.DeploymentSpec", "paused"),
     ("io.k8s.api.apps.v1.DeploymentStatus", "availableReplicas"),

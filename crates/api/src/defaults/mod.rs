@@ -29,6 +29,7 @@ pub fn apply_kind(group: &str, kind: &str, object: &mut Value) {
         ("", "PodTemplate") => pod::template(root),
         ("", "ReplicationController") => workload::replication_controller(root),
         ("apps", "Deployment") => workload::deployment(root),
+        ("apps", "DaemonSet") => workload::daemon_set(root),
         ("apps", "ReplicaSet") => workload::replica_set(root),
         ("batch", "Job") => workload::job(root),
         ("", "Service") => network::service(root),

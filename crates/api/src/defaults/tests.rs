@@ -229,6 +229,16 @@ fn workloads_get_replicas_and_a_rollout() {
         json!({"spec": {"replicas": 1, "template": {"spec": template_spec}}, "status": {"replicas": 0}}),
     );
     check(
+        "apps",
+        "DaemonSet",
+        json!({"spec": {"template": template}}),
+        json!({"spec": {
+            "revisionHistoryLimit": 10,
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+            "template": {"spec": template_spec}
+        }, "status": {"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}}),
+    );
+    check(
         "",
         "ReplicationController",
         json!({"metadata": {"name": "a"}, "spec": {"template": template}}),

@@ -1,4 +1,4 @@
-//! Defaults of the kinds that own pods: Deployment, ReplicaSet, ReplicationController, Job.
+//! Defaults of the kinds that own pods: Deployment, DaemonSet, ReplicaSet, ReplicationController, Job.
 
 use serde_json::{Map, Value};
 
@@ -20,6 +20,28 @@ pub(super) fn deployment(root: &mut Map<String, Value>) {
     }
     template_of(spec);
     object_at(root, "status");
+}
+
+pub(super) fn daemon_set(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    set_absent(spec, "revisionHistoryLimit", 10);
+    if let Some(strategy) = object_at(spec, "updateStrategy") {
+        set(strategy, "type", "RollingUpdate");
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = object_at(strategy, "rollingUpdate")
+        {
+            set_absent(rolling, "maxUnavailable", 1);
+            set_absent(rolling, "maxSurge", 0);
+        }
+    }
+    template_of(spec);
+    if let Some(status) = object_at(root, "status") {
+        for counter in
+            ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"]
+        {
+            set_absent(status, counter, 0);
+        }
+    }
 }
 
 pub(super) fn replica_set(root: &mut Map<String, Value>) {

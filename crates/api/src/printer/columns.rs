@@ -101,6 +101,39 @@ static DEPLOYMENT: &[Column] = &[
     ),
 ];
 
+static DAEMON_SET: &[Column] = &[
+    named(),
+    int(
+        "Desired",
+        "The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod).",
+    ),
+    int(
+        "Current",
+        "The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod.",
+    ),
+    int(
+        "Ready",
+        "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running with a Ready Condition.",
+    ),
+    int("Up-to-date", "The total number of nodes that are running updated daemon pod"),
+    int(
+        "Available",
+        "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available",
+    ),
+    text("Node Selector", "NodeSelector is a selector which must be true for the pod to fit on a node."),
+    aged(),
+    wide("Containers", CONTAINERS),
+    wide("Images", IMAGES),
+    wide("Selector", "A label query over pods that are managed by the daemon set."),
+];
+
+static CONTROLLER_REVISION: &[Column] = &[
+    named(),
+    text("Controller", "Controller of the object"),
+    int("Revision", "Revision indicates the revision of the state represented by Data."),
+    aged(),
+];
+
 static JOB: &[Column] = &[
     named(),
     text("Status", "Status of the job."),
@@ -278,6 +311,8 @@ pub(super) fn printer(group: &str, kind: &str) -> Printer {
         ("", "Pod") => (POD, pod::cells),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => (REPLICA_SET, rows::replica_set),
         ("apps", "Deployment") => (DEPLOYMENT, rows::deployment),
+        ("apps", "DaemonSet") => (DAEMON_SET, rows::daemon_set),
+        ("apps", "ControllerRevision") => (CONTROLLER_REVISION, rows::controller_revision),
         ("batch", "Job") => (JOB, rows::job),
         ("", "Service") => (SERVICE, rows::service),
         ("", "Node") => (NODE, rows::node),

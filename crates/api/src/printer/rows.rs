@@ -25,6 +25,44 @@ pub(super) fn replica_set(object: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+pub(super) fn daemon_set(object: &Value, now: i64) -> Vec<Value> {
+    let (names, images) = containers(object);
+    let wanted = object.pointer("/spec/template/spec/nodeSelector").and_then(Value::as_object);
+    let wanted: Vec<String> = wanted
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    vec![
+        name(object),
+        number(object, "/status/desiredNumberScheduled").into(),
+        number(object, "/status/currentNumberScheduled").into(),
+        number(object, "/status/numberReady").into(),
+        number(object, "/status/updatedNumberScheduled").into(),
+        number(object, "/status/numberAvailable").into(),
+        if wanted.is_empty() { NONE.into() } else { wanted.join(",").into() },
+        age_of(object, now),
+        names,
+        images,
+        selector(object),
+    ]
+}
+
+pub(super) fn controller_revision(object: &Value, now: i64) -> Vec<Value> {
+    let owner = list(object, "/metadata/ownerReferences").iter().find(|owner| owner["controller"] == true);
+    let owner = owner.map(|owner| {
+        let group = text(owner, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
+        let dot = if group.is_empty() { "" } else { "." };
+        format!("{}{dot}{group}/{}", text(owner, "/kind").to_lowercase(), text(owner, "/name"))
+    });
+    vec![
+        name(object),
+        owner.unwrap_or_else(|| NONE.to_owned()).into(),
+        number(object, "/revision").into(),
+        age_of(object, now),
+    ]
+}
+
 pub(super) fn job(object: &Value, now: i64) -> Vec<Value> {
     let (names, images) = containers(object);
     let is = |kind: &str| {

@@ -126,6 +126,20 @@ fn each_kind_has_its_columns() {
             json!(["d", "2/3", 3, 1, "60s", "a,b", "x,y", "app=x"]),
         ),
         (
+            "apps",
+            "DaemonSet",
+            json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"app": "x"}},
+                       "template": {"spec": {"containers": [{"name": "a", "image": "x"}], "nodeSelector": {"disk": "ssd"}}}},
+                   "status": {"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "updatedNumberScheduled": 2, "numberAvailable": 1}}),
+            json!(["d", 3, 2, 1, 2, 1, "disk=ssd", "60s", "a", "x", "app=x"]),
+        ),
+        (
+            "apps",
+            "ControllerRevision",
+            json!({"metadata": {"name": "d-1", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "controller": true}]}, "revision": 4}),
+            json!(["d-1", "daemonset.apps/d", 4, "60s"]),
+        ),
+        (
             "batch",
             "Job",
             json!({"metadata": {"name": "j"}, "spec": {"completions": 5, "template": template, "selector": {"matchLabels": {"u": "x"}}},

@@ -92,6 +92,13 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[sub("status", gvk("", "v1", "Service"), GET_PATCH_UPDATE)],
         ..row("", "v1", "Service", "services", "service", Namespaced)
     },
+    row("apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision", Namespaced),
+    Resource {
+        short_names: &["ds"],
+        categories: &["all"],
+        subresources: &[sub("status", gvk("apps", "v1", "DaemonSet"), GET_PATCH_UPDATE)],
+        ..row("apps", "v1", "DaemonSet", "daemonsets", "daemonset", Namespaced)
+    },
     Resource {
         short_names: &["deploy"],
         categories: &["all"],

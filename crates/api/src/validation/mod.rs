@@ -112,6 +112,8 @@ fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
         ("", "Pod") => pod::pod(errors, root),
         ("", "PodTemplate") => pod::template(errors, &root.child("template")),
         ("apps", "Deployment") => workload::deployment(errors, root),
+        ("apps", "DaemonSet") => workload::daemon_set(errors, root),
+        ("apps", "ControllerRevision") => workload::controller_revision(errors, root),
         ("apps", "ReplicaSet") => workload::replica_set(errors, root),
         ("", "ReplicationController") => workload::replication_controller(errors, root),
         ("batch", "Job") => job::job(errors, root),
@@ -140,7 +142,8 @@ fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
 fn transition(errors: &mut ErrorList, group: &str, kind: &str, new: &At<'_>, old: &At<'_>) {
     match (group, kind) {
         ("", "Pod") => pod_update::update(errors, new, old),
-        ("apps", "Deployment" | "ReplicaSet") => {
+        ("apps", "ControllerRevision") => new.child("data").immutable(errors, &old.child("data")),
+        ("apps", "DaemonSet" | "Deployment" | "ReplicaSet") => {
             let selector = |root: &At<'_>| root.child("spec").child("selector").value();
             let (now, was) = (selector(new), selector(old));
             if now != was {

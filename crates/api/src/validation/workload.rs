@@ -1,4 +1,4 @@
-//! Deployments, ReplicaSets, ReplicationControllers: the template, and a selector that matches it.
+//! Deployments, DaemonSets, ReplicaSets, ReplicationControllers: the template, and a selector that matches it.
 
 use super::view::At;
 use super::{metadata, names, pod};
@@ -9,7 +9,7 @@ pub(super) fn deployment(errors: &mut ErrorList, root: &At<'_>) {
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         spec.child(field).non_negative(errors);
     }
-    selector_and_template(errors, &spec);
+    selector_and_template(errors, &spec, "deployment", "ReplicaSet");
     strategy(errors, &spec.child("strategy"));
     let deadline = spec.child("progressDeadlineSeconds");
     if let Some(seconds) = deadline.int() {
@@ -25,10 +25,52 @@ pub(super) fn replica_set(errors: &mut ErrorList, root: &At<'_>) {
     for field in ["replicas", "minReadySeconds"] {
         spec.child(field).non_negative(errors);
     }
-    selector_and_template(errors, &spec);
+    selector_and_template(errors, &spec, "deployment", "ReplicaSet");
 }
 
-fn selector_and_template(errors: &mut ErrorList, spec: &At<'_>) {
+pub(super) fn daemon_set(errors: &mut ErrorList, root: &At<'_>) {
+    let spec = root.child("spec");
+    for field in ["minReadySeconds", "revisionHistoryLimit"] {
+        spec.child(field).non_negative(errors);
+    }
+    selector_and_template(errors, &spec, "daemonset", "DaemonSet");
+    let strategy = spec.child("updateStrategy");
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.child("type").str() {
+        "OnDelete" => {}
+        "RollingUpdate" if !rolling.is_set() => errors.push(rolling.required("")),
+        "RollingUpdate" => {
+            let (unavailable, surge) = (rolling.child("maxUnavailable"), rolling.child("maxSurge"));
+            for amount in [&unavailable, &surge] {
+                int_or_percent(errors, amount);
+                if amount.is_string() && amount_of(amount) > 100 {
+                    errors.push(amount.invalid("must not be greater than 100%"));
+                }
+            }
+            match (amount_of(&unavailable), amount_of(&surge)) {
+                (0, 0) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
+                (0, _) | (_, 0) => {}
+                _ => errors.push(surge.invalid("may not be set when maxUnavailable is non-zero")),
+            }
+        }
+        _ => errors.push(Error::not_supported(
+            &strategy.path,
+            strategy.value(),
+            &["OnDelete", "RollingUpdate"],
+        )),
+    }
+}
+
+pub(super) fn controller_revision(errors: &mut ErrorList, root: &At<'_>) {
+    root.child("revision").non_negative(errors);
+    let data = root.child("data");
+    if !data.is_set() {
+        errors.push(data.required("data is mandatory"));
+    }
+}
+
+/// `what` and `owner` are the kind in messages.
+fn selector_and_template(errors: &mut ErrorList, spec: &At<'_>, what: &str, owner: &str) {
     let (selector, template) = (spec.child("selector"), spec.child("template"));
     let before = errors.len();
     if !selector.is_set() {
@@ -36,14 +78,14 @@ fn selector_and_template(errors: &mut ErrorList, spec: &At<'_>) {
     } else {
         metadata::label_selector(errors, &selector);
         if selector.child("matchLabels").is_empty() && selector.child("matchExpressions").is_empty() {
-            errors.push(selector.invalid("empty selector is invalid for deployment"));
+            errors.push(selector.invalid(format!("empty selector is invalid for {what}")));
         }
     }
     let labels = template.child("metadata").child("labels");
     if errors.len() == before && !metadata::selects(&selector, &labels) {
         errors.push(labels.invalid("`selector` does not match template `labels`"));
     }
-    owned_template(errors, &template, "ReplicaSet");
+    owned_template(errors, &template, owner);
 }
 
 /// The rules for templates whose pods are kept running.

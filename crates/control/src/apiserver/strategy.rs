@@ -57,10 +57,28 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
             object["status"] = json!({});
             generate_selector(object);
         }
+        ("apps", "daemonsets") => {
+            object["status"] = json!({"currentNumberScheduled": 0, "numberMisscheduled": 0,
+                "desiredNumberScheduled": 0, "numberReady": 0});
+            count_template(object, 1);
+        }
         // A kubelet registers with its status.
         ("", "nodes") => {}
         _ if resource.has_status() => object["status"] = json!({}),
         _ => {}
+    }
+}
+
+/// Counts the changes of a DaemonSet's template; clients may not.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn count_template(set: &mut Value, count: i64) {
+    let annotations = &mut set["metadata"]["annotations"];
+    if annotations.is_null() {
+        *annotations = json!({});
+    }
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(TEMPLATE_GENERATION.to_owned(), count.to_string().into());
     }
 }
 
@@ -141,6 +159,12 @@ pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, o
                 set_or_remove(&mut new["spec"], "finalizers", finalizers.as_ref());
             }
         }
+    }
+    if (resource.group, resource.plural, subresource) == ("apps", "daemonsets", "") {
+        let count = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str();
+        let count: i64 = count.and_then(|count| count.parse().ok()).unwrap_or(1);
+        let changed = new["spec"]["template"] != old["spec"]["template"];
+        count_template(new, count + i64::from(changed));
     }
     set_or_remove(&mut new["metadata"], "generation", old["metadata"].get("generation"));
     if counts_generations(resource) && subresource != "status" && differs(resource, new, old) {

@@ -10,6 +10,7 @@ pub(super) struct Clients {
     /// Discovery and the watches, which all loops share (upstream's shared informers).
     pub watches: Client,
     pub aggregation: Client,
+    pub daemon_set: Client,
     pub deployment: Client,
     pub endpoints: Client,
     pub endpoint_slices: Client,
@@ -31,6 +32,7 @@ impl Clients {
         Clients {
             watches: client(User::new("system:kube-controller-manager", [])),
             aggregation: own("clusterrole-aggregation-controller"),
+            daemon_set: own("daemon-set-controller"),
             deployment: own("deployment-controller"),
             endpoints: own("endpoint-controller"),
             endpoint_slices: own("endpointslice-controller"),

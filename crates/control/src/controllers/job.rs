@@ -14,7 +14,7 @@ use serde_json::json;
 use super::adoption::{claim, owner_reference};
 use super::cache::{Key, key_of};
 use super::deployment::{exactly, to_wait};
-use super::recorder::Recorder;
+use super::pods::Writer;
 use super::{Error, World, gone_is_fine};
 
 /// Writes of one Job under way at a time.
@@ -35,8 +35,9 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
         return Ok(None);
     }
     let recorder = world.recorder.of("job-controller", client);
-    let changed = match make(world, &recorder, &job, create).await {
-        Ok(()) => end(world, &recorder, &job, delete).await,
+    let writer = Writer { world, client, recorder: &recorder };
+    let changed = match writer.make(&*job, create).await {
+        Ok(()) => writer.end(&*job, delete).await,
         Err(error) => Err(error),
     };
     // As it is after the writes, whose answers the cache has.
@@ -100,81 +101,6 @@ async fn untrack(world: &World, namespace: &str, names: Vec<String>) -> Result<(
             Ok(Some(pod)) => world.saw(*pod),
             Ok(None) => {}
             Err(error) => drop(first_error.get_or_insert(error)),
-        }
-    }
-    first_error.map_or(Ok(()), Err)
-}
-
-/// The first alone, then all others at once: if the first is refused, so would they be.
-async fn make(world: &World, recorder: &Recorder, job: &Job, pods: Vec<Pod>) -> Result<(), Error> {
-    let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(world.clients.job.clone(), namespace);
-    let mut pods = pods.into_iter();
-    let Some(first) = pods.next() else { return Ok(()) };
-    make_one(world, recorder, job, &api, first).await?;
-    let others = pods.map(|pod| make_one(world, recorder, job, &api, pod));
-    all(stream::iter(others).buffer_unordered(AT_ONCE)).await
-}
-
-async fn make_one(
-    world: &World,
-    recorder: &Recorder,
-    job: &Job,
-    api: &Api<Pod>,
-    pod: Pod,
-) -> Result<(), Error> {
-    match api.create(&PostParams::default(), &pod).await {
-        Ok(pod) => {
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            world.saw(pod);
-            recorder.normal(job, "SuccessfulCreate", format!("Created pod: {name}"));
-            Ok(())
-        }
-        Err(error) => {
-            let message = match &error {
-                kube::Error::Api(status) => status.message.clone(),
-                other => other.to_string(),
-            };
-            recorder.warning(job, "FailedCreate", format!("Error creating: {message}"));
-            Err(error.into())
-        }
-    }
-}
-
-async fn end(world: &World, recorder: &Recorder, job: &Job, names: Vec<String>) -> Result<(), Error> {
-    let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(world.clients.job.clone(), namespace);
-    let deletions = names.into_iter().map(|name| end_one(world, recorder, job, &api, name));
-    all(stream::iter(deletions).buffer_unordered(AT_ONCE)).await
-}
-
-async fn end_one(
-    world: &World,
-    recorder: &Recorder,
-    job: &Job,
-    api: &Api<Pod>,
-    name: String,
-) -> Result<(), Error> {
-    let key = (job.metadata.namespace.clone().unwrap_or_default(), name.clone());
-    let Some(pod) = world.pods.get(&key) else { return Ok(()) };
-    let answer = gone_is_fine(api.delete(&name, &exactly(pod.metadata.uid.as_ref())).await);
-    match answer.map(|answer| answer.and_then(|answer| answer.left())) {
-        Ok(Some(pod)) if pod.metadata.deletion_timestamp.is_some() => world.saw(pod),
-        Ok(_) => world.lost::<Pod>(&pod.metadata),
-        Err(error) => {
-            recorder.warning(job, "FailedDelete", format!("Error deleting: {error}"));
-            return Err(error);
-        }
-    }
-    recorder.normal(job, "SuccessfulDelete", format!("Deleted pod: {name}"));
-    Ok(())
-}
-
-async fn all(mut writes: impl futures::Stream<Item = Result<(), Error>> + Unpin) -> Result<(), Error> {
-    let mut first_error = None;
-    while let Some(result) = writes.next().await {
-        if let Err(error) = result {
-            first_error.get_or_insert(error);
         }
     }
     first_error.map_or(Ok(()), Err)

@@ -8,12 +8,14 @@ mod adoption;
 mod aggregation;
 mod cache;
 mod clients;
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod garbage;
 mod job;
 mod namespace;
 mod node;
+mod pods;
 mod queue;
 pub(crate) mod recorder;
 mod replica_set;
@@ -23,7 +25,7 @@ pub(crate) mod watches;
 use std::sync::{Arc, Mutex};
 
 use futures::future::{BoxFuture, FutureExt as _};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -86,6 +88,8 @@ struct World {
     pods: Cache<Pod>,
     replica_sets: Cache<ReplicaSet>,
     deployments: Cache<Deployment>,
+    daemon_sets: Cache<DaemonSet>,
+    controller_revisions: Cache<ControllerRevision>,
     jobs: Cache<Job>,
     services: Cache<Service>,
     endpoint_slices: Cache<EndpointSlice>,
@@ -100,6 +104,7 @@ struct World {
 
     deployment_queue: Arc<Queue<Key>>,
     replica_set_queue: Arc<Queue<Key>>,
+    daemon_set_queue: Arc<Queue<Key>>,
     job_queue: Arc<Queue<Key>>,
     /// Uids of Jobs that are gone, whose pods wait to be let go.
     lost_job_queue: Arc<Queue<String>>,
@@ -125,6 +130,8 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         pods: Cache::new(),
         replica_sets: Cache::new(),
         deployments: Cache::new(),
+        daemon_sets: Cache::new(),
+        controller_revisions: Cache::new(),
         jobs: Cache::new(),
         services: Cache::new(),
         endpoint_slices: Cache::new(),
@@ -138,6 +145,7 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         triggers: Mutex::default(),
         deployment_queue: Queue::new(),
         replica_set_queue: Queue::new(),
+        daemon_set_queue: Queue::new(),
         job_queue: Queue::new(),
         lost_job_queue: Queue::new(),
         endpoints_queue: Queue::new(),
@@ -183,6 +191,7 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
     vec![
         worker!(deployment_queue, deployment::sync),
         worker!(replica_set_queue, replica_set::sync),
+        worker!(daemon_set_queue, daemon_set::sync),
         worker!(job_queue, job::sync),
         worker!(lost_job_queue, job::let_go),
         worker!(endpoints_queue, endpoints::sync),
@@ -261,6 +270,9 @@ impl Tracked for Pod {
                 Some(owner) if owner.kind == "ReplicaSet" => {
                     world.replica_set_queue.add((namespace, owner.name.clone()));
                 }
+                Some(owner) if owner.kind == "DaemonSet" => {
+                    world.daemon_set_queue.add((namespace, owner.name.clone()));
+                }
                 Some(owner) if owner.kind == "Job" => {
                     let key = (namespace, owner.name.clone());
                     let job = world.jobs.get(&key);
@@ -276,6 +288,11 @@ impl Tracked for Pod {
                     for set in world.replica_sets.in_namespace(&namespace) {
                         if adoption::selects(set.spec.as_ref().map(|s| &s.selector), &pod.metadata) {
                             world.replica_set_queue.add(key_of(&set.metadata));
+                        }
+                    }
+                    for set in world.daemon_sets.in_namespace(&namespace) {
+                        if adoption::selects(set.spec.as_ref().map(|s| &s.selector), &pod.metadata) {
+                            world.daemon_set_queue.add(key_of(&set.metadata));
                         }
                     }
                     for job in world.jobs.in_namespace(&namespace) {
@@ -345,6 +362,36 @@ impl Tracked for Deployment {
     fn changed(world: &World, change: &Change<Deployment>) {
         for deployment in [&change.old, &change.new].into_iter().flatten() {
             world.deployment_queue.add(key_of(&deployment.metadata));
+        }
+    }
+}
+
+impl Tracked for DaemonSet {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<DaemonSet> {
+        &world.daemon_sets
+    }
+
+    fn changed(world: &World, change: &Change<DaemonSet>) {
+        for set in [&change.old, &change.new].into_iter().flatten() {
+            world.daemon_set_queue.add(key_of(&set.metadata));
+        }
+    }
+}
+
+impl Tracked for ControllerRevision {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<ControllerRevision> {
+        &world.controller_revisions
+    }
+
+    fn changed(world: &World, change: &Change<ControllerRevision>) {
+        for revision in [&change.old, &change.new].into_iter().flatten() {
+            if let Some(owner) = controller_of(&revision.metadata).filter(|owner| owner.kind == "DaemonSet") {
+                world.daemon_set_queue.add((key_of(&revision.metadata).0, owner.name.clone()));
+            }
         }
     }
 }
@@ -469,6 +516,11 @@ impl Tracked for Node {
     }
 
     fn changed(world: &World, change: &Change<Node>) {
+        if daemon_set::is_affected(change) {
+            for set in world.daemon_sets.all() {
+                world.daemon_set_queue.add(key_of(&set.metadata));
+            }
+        }
         match (&change.new, &change.old) {
             (Some(node), _) => world.node_queue.add(key_of(&node.metadata).1),
             (None, Some(node)) => world.node_queue.add_after(key_of(&node.metadata).1, node::QUARANTINE),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::StreamExt as _;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -56,6 +56,8 @@ pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, B
         Pod,
         ReplicaSet,
         Deployment,
+        DaemonSet,
+        ControllerRevision,
         Job,
         Service,
         EndpointSlice,

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod controllers;
+mod daemons;
 mod jobs;
 mod ownership;
 mod scheduling;

@@ -19,6 +19,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::api::core::v1::Node;
+
 pub use cluster::{Cluster, NodeState};
 pub use pod::{HostPort, PodInfo};
 
@@ -96,6 +98,34 @@ fn histogram<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
         counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     texts.sort();
     texts.join(", ")
+}
+
+/// Whether a pod that is made for each node belongs onto one (`NodeShouldRunDaemonPod`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belongs {
+    Yes,
+    /// None is to be made there, and one that runs may stay.
+    IfThere,
+    No,
+}
+
+/// What the node has and runs does not count: a pod that belongs there and finds no room waits.
+pub fn belongs(pod: &PodInfo, node: &Node) -> Belongs {
+    let mut cluster = Cluster::default();
+    cluster.upsert_node(node);
+    let Some(state) = cluster.nodes().values().next() else { return Belongs::No };
+    let elsewhere = pod.node.as_ref().is_some_and(|name| *name != state.name);
+    if elsewhere || !filter::matches_node_affinity(pod, state) {
+        return Belongs::No;
+    }
+    if filter::tolerates_taints(pod, state) {
+        return Belongs::Yes;
+    }
+    let stays =
+        state.taints.iter().filter(|taint| taint.effect == "NoExecute").all(|taint| {
+            pod.tolerates(&taint.key, taint.value.as_deref().unwrap_or_default(), &taint.effect)
+        });
+    if stays { Belongs::IfThere } else { Belongs::No }
 }
 
 /// The node for a pod. Of nodes that are equally good it takes the one with the fewest pods, then the first by name.

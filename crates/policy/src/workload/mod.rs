@@ -1,7 +1,8 @@
 //! Decides what the workload controllers do next: which replica sets a Deployment makes, grows and shrinks, which pods
-//! a ReplicaSet or a Job makes and removes, and what their statuses say. The same decisions, words and order as
+//! a ReplicaSet, a Job or a DaemonSet makes and removes, and what their statuses say. The same decisions, words and order as
 //! kube-controller-manager (`pkg/controller/deployment`, `pkg/controller/replicaset`), from objects and a time handed in.
 
+pub mod daemon_set;
 pub mod deployment;
 pub mod job;
 pub mod replica_set;

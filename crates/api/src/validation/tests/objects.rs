@@ -16,6 +16,89 @@ fn workload() -> Value {
 }
 
 #[test]
+fn daemon_sets_replace_or_surge() {
+    let rolling = |unavailable: Value, surge: Value| json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge}});
+    table(
+        "apps",
+        "DaemonSet",
+        workload(),
+        &[
+            ("/spec/updateStrategy", json!({"type": "OnDelete"}), &[]),
+            ("/spec/updateStrategy", rolling(json!("10%"), json!(0)), &[]),
+            ("/spec/updateStrategy", rolling(json!(0), json!("10%")), &[]),
+            (
+                "/spec/updateStrategy",
+                rolling(json!(0), json!(0)),
+                &[
+                    "spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0",
+                ],
+            ),
+            (
+                "/spec/updateStrategy",
+                rolling(json!(1), json!(1)),
+                &[
+                    "spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero",
+                ],
+            ),
+            (
+                "/spec/updateStrategy",
+                json!({"type": "Sometimes"}),
+                &[
+                    "spec.updateStrategy: Unsupported value: {\"type\":\"Sometimes\"}: supported values: \"OnDelete\", \"RollingUpdate\"",
+                ],
+            ),
+            (
+                "/spec/selector",
+                json!({}),
+                &["spec.selector: Invalid value: {}: empty selector is invalid for daemonset"],
+            ),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!("Never"),
+                &[
+                    "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                ],
+            ),
+            (
+                "/spec/minReadySeconds",
+                json!(-1),
+                &["spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+        ],
+    );
+    let other = with(workload(), "/spec/selector/matchLabels/b", json!("c"));
+    let other = with(other, "/spec/template/metadata/labels/b", json!("c"));
+    let errors = update("apps", "DaemonSet", "", other, workload());
+    assert!(errors.len() == 1 && errors[0].ends_with("field is immutable"), "{errors:?}");
+
+    let revision =
+        json!({"metadata": {"name": "r", "namespace": "default"}, "data": {"spec": {}}, "revision": 1});
+    table(
+        "apps",
+        "ControllerRevision",
+        revision.clone(),
+        &[
+            ("/revision", json!(-1), &["revision: Invalid value: -1: must be greater than or equal to 0"]),
+            ("/data", json!(null), &["data: Required value: data is mandatory"]),
+        ],
+    );
+    assert_eq!(
+        update(
+            "apps",
+            "ControllerRevision",
+            "",
+            with(revision.clone(), "/revision", json!(2)),
+            revision.clone()
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        update("apps", "ControllerRevision", "", with(revision.clone(), "/data", json!({"a": 1})), revision),
+        ["data: Invalid value: {\"a\":1}: field is immutable"]
+    );
+}
+
+#[test]
 fn deployments_select_their_own_pods() {
     table(
         "apps",

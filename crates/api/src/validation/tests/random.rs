@@ -111,7 +111,7 @@ const WORDS: [&str; 24] = [
     "2026-01-01T00:00:00Z",
 ];
 
-const KINDS: [(&str, &str); 17] = [
+const KINDS: [(&str, &str); 18] = [
     ("", "Pod"),
     ("", "Service"),
     ("", "Namespace"),
@@ -124,6 +124,7 @@ const KINDS: [(&str, &str); 17] = [
     ("", "ReplicationController"),
     ("apps", "Deployment"),
     ("apps", "ReplicaSet"),
+    ("apps", "DaemonSet"),
     ("batch", "Job"),
     ("networking.k8s.io", "NetworkPolicy"),
     ("rbac.authorization.k8s.io", "Role"),
