@@ -127,6 +127,13 @@ static DAEMON_SET: &[Column] = &[
     wide("Selector", "A label query over pods that are managed by the daemon set."),
 ];
 
+static POD_TEMPLATE: &[Column] = &[
+    named(),
+    text("Containers", CONTAINERS),
+    text("Images", IMAGES),
+    text("Pod Labels", "The labels for the pod template."),
+];
+
 static CONTROLLER_REVISION: &[Column] = &[
     named(),
     text("Controller", "Controller of the object"),
@@ -311,6 +318,7 @@ pub(super) fn printer(group: &str, kind: &str) -> Printer {
         ("", "Pod") => (POD, pod::cells),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => (REPLICA_SET, rows::replica_set),
         ("apps", "Deployment") => (DEPLOYMENT, rows::deployment),
+        ("", "PodTemplate") => (POD_TEMPLATE, rows::pod_template),
         ("apps", "DaemonSet") => (DAEMON_SET, rows::daemon_set),
         ("apps", "ControllerRevision") => (CONTROLLER_REVISION, rows::controller_revision),
         ("batch", "Job") => (JOB, rows::job),

@@ -48,6 +48,17 @@ pub(super) fn daemon_set(object: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+pub(super) fn pod_template(object: &Value, _: i64) -> Vec<Value> {
+    let (names, images) = containers(&json!({"spec": {"template": object["template"]}}));
+    let labels = object.pointer("/template/metadata/labels").and_then(Value::as_object);
+    let labels: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    vec![name(object), names, images, if labels.is_empty() { NONE.into() } else { labels.join(",").into() }]
+}
+
 pub(super) fn controller_revision(object: &Value, now: i64) -> Vec<Value> {
     let owner = list(object, "/metadata/ownerReferences").iter().find(|owner| owner["controller"] == true);
     let owner = owner.map(|owner| {

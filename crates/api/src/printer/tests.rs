@@ -134,6 +134,12 @@ fn each_kind_has_its_columns() {
             json!(["d", 3, 2, 1, 2, 1, "disk=ssd", "60s", "a", "x", "app=x"]),
         ),
         (
+            "",
+            "PodTemplate",
+            json!({"metadata": {"name": "t"}, "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}}),
+            json!(["t", "a", "x", "app=x"]),
+        ),
+        (
             "apps",
             "ControllerRevision",
             json!({"metadata": {"name": "d-1", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "controller": true}]}, "revision": 4}),

@@ -252,6 +252,15 @@ mod tests {
     #[test]
     fn the_all_category_holds_what_kubectl_get_all_shows() {
         let all: Vec<_> = by_category("all").map(|r| r.plural).collect();
-        assert_eq!(all, ["pods", "services", "daemonsets", "deployments", "replicasets", "jobs"]);
+        let wanted = [
+            "pods",
+            "replicationcontrollers",
+            "services",
+            "daemonsets",
+            "deployments",
+            "replicasets",
+            "jobs",
+        ];
+        assert_eq!(all, wanted);
     }
 }

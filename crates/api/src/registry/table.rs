@@ -80,6 +80,23 @@ pub(super) static RESOURCES: &[Resource] = &[
         ],
         ..row("", "v1", "Pod", "pods", "pod", Namespaced)
     },
+    row("", "v1", "PodTemplate", "podtemplates", "podtemplate", Namespaced),
+    Resource {
+        short_names: &["rc"],
+        categories: &["all"],
+        subresources: &[
+            sub("scale", SCALE, GET_PATCH_UPDATE),
+            sub("status", gvk("", "v1", "ReplicationController"), GET_PATCH_UPDATE),
+        ],
+        ..row(
+            "",
+            "v1",
+            "ReplicationController",
+            "replicationcontrollers",
+            "replicationcontroller",
+            Namespaced,
+        )
+    },
     row("", "v1", "Secret", "secrets", "secret", Namespaced),
     Resource {
         short_names: &["sa"],

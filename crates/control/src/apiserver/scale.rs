@@ -1,4 +1,4 @@
-//! The `scale` subresource: the replicas of a Deployment or ReplicaSet as an `autoscaling/v1` Scale.
+//! The `scale` subresource: the replicas of a Deployment, ReplicaSet or ReplicationController as an `autoscaling/v1` Scale.
 
 use api::{
     ApiError,
@@ -20,8 +20,11 @@ use super::{
 
 /// The Scale of an object.
 pub fn of(resource: &Resource, object: &Value) -> Value {
-    let selector =
-        LabelSelector::from_object(object["spec"].get("selector")).map(|s| s.to_string()).unwrap_or_default();
+    let selector = object["spec"].get("selector");
+    // A ReplicationController's is labels alone.
+    let labels = (resource.group.is_empty()).then(|| json!({"matchLabels": selector}));
+    let selector = LabelSelector::from_object(labels.as_ref().or(selector));
+    let selector = selector.map(|selector| selector.to_string()).unwrap_or_default();
     let meta = &object["metadata"];
     let mut metadata = serde_json::Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -29,7 +32,6 @@ pub fn of(resource: &Resource, object: &Value) -> Value {
             metadata.insert(field.into(), value.clone());
         }
     }
-    debug_assert_eq!(resource.group, "apps");
     let mut spec = json!({});
     if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|n| *n != 0) {
         spec["replicas"] = replicas.into();

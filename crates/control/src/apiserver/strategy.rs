@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 fn counts_generations(resource: &Resource) -> bool {
     matches!(
         (resource.group, resource.plural),
-        ("", "pods")
+        ("", "pods" | "podtemplates" | "replicationcontrollers")
             | ("apps" | "batch", _)
             | ("networking.k8s.io", _)
             | ("discovery.k8s.io", "endpointslices")
@@ -174,6 +174,9 @@ pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, o
 }
 
 fn differs(resource: &Resource, new: &Value, old: &Value) -> bool {
+    if resource.plural == "podtemplates" {
+        return new.get("template") != old.get("template");
+    }
     if resource.plural == "endpointslices" {
         return ["endpoints", "ports"].iter().any(|field| new.get(*field) != old.get(*field));
     }

@@ -19,6 +19,7 @@ mod pods;
 mod queue;
 pub(crate) mod recorder;
 mod replica_set;
+mod replication;
 mod service_account;
 pub(crate) mod watches;
 
@@ -27,7 +28,9 @@ use std::sync::{Arc, Mutex};
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -88,6 +91,7 @@ struct World {
     pods: Cache<Pod>,
     replica_sets: Cache<ReplicaSet>,
     deployments: Cache<Deployment>,
+    replication_controllers: Cache<ReplicationController>,
     daemon_sets: Cache<DaemonSet>,
     controller_revisions: Cache<ControllerRevision>,
     jobs: Cache<Job>,
@@ -104,6 +108,7 @@ struct World {
 
     deployment_queue: Arc<Queue<Key>>,
     replica_set_queue: Arc<Queue<Key>>,
+    replication_queue: Arc<Queue<Key>>,
     daemon_set_queue: Arc<Queue<Key>>,
     job_queue: Arc<Queue<Key>>,
     /// Uids of Jobs that are gone, whose pods wait to be let go.
@@ -130,6 +135,7 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         pods: Cache::new(),
         replica_sets: Cache::new(),
         deployments: Cache::new(),
+        replication_controllers: Cache::new(),
         daemon_sets: Cache::new(),
         controller_revisions: Cache::new(),
         jobs: Cache::new(),
@@ -145,6 +151,7 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         triggers: Mutex::default(),
         deployment_queue: Queue::new(),
         replica_set_queue: Queue::new(),
+        replication_queue: Queue::new(),
         daemon_set_queue: Queue::new(),
         job_queue: Queue::new(),
         lost_job_queue: Queue::new(),
@@ -191,6 +198,7 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
     vec![
         worker!(deployment_queue, deployment::sync),
         worker!(replica_set_queue, replica_set::sync),
+        worker!(replication_queue, replication::sync),
         worker!(daemon_set_queue, daemon_set::sync),
         worker!(job_queue, job::sync),
         worker!(lost_job_queue, job::let_go),
@@ -270,6 +278,9 @@ impl Tracked for Pod {
                 Some(owner) if owner.kind == "ReplicaSet" => {
                     world.replica_set_queue.add((namespace, owner.name.clone()));
                 }
+                Some(owner) if owner.kind == "ReplicationController" => {
+                    world.replication_queue.add((namespace, owner.name.clone()));
+                }
                 Some(owner) if owner.kind == "DaemonSet" => {
                     world.daemon_set_queue.add((namespace, owner.name.clone()));
                 }
@@ -288,6 +299,11 @@ impl Tracked for Pod {
                     for set in world.replica_sets.in_namespace(&namespace) {
                         if adoption::selects(set.spec.as_ref().map(|s| &s.selector), &pod.metadata) {
                             world.replica_set_queue.add(key_of(&set.metadata));
+                        }
+                    }
+                    for controller in world.replication_controllers.in_namespace(&namespace) {
+                        if adoption::selects(Some(&replication::selector(&controller)), &pod.metadata) {
+                            world.replication_queue.add(key_of(&controller.metadata));
                         }
                     }
                     for set in world.daemon_sets.in_namespace(&namespace) {
@@ -362,6 +378,20 @@ impl Tracked for Deployment {
     fn changed(world: &World, change: &Change<Deployment>) {
         for deployment in [&change.old, &change.new].into_iter().flatten() {
             world.deployment_queue.add(key_of(&deployment.metadata));
+        }
+    }
+}
+
+impl Tracked for ReplicationController {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<ReplicationController> {
+        &world.replication_controllers
+    }
+
+    fn changed(world: &World, change: &Change<ReplicationController>) {
+        for controller in [&change.old, &change.new].into_iter().flatten() {
+            world.replication_queue.add(key_of(&controller.metadata));
         }
     }
 }

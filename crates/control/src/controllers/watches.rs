@@ -9,7 +9,9 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::StreamExt as _;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -56,6 +58,7 @@ pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, B
         Pod,
         ReplicaSet,
         Deployment,
+        ReplicationController,
         DaemonSet,
         ControllerRevision,
         Job,

@@ -21,13 +21,13 @@ async fn rolled_out(cluster: &Cluster, name: &str, nodes: i32) -> DaemonSet {
         let set = cluster.api::<DaemonSet>().get(name).await.unwrap();
         let status = set.status.clone().unwrap_or_default();
         let counts = [
-            Some(status.desired_number_scheduled),
-            Some(status.current_number_scheduled),
-            status.updated_number_scheduled,
-            status.number_available,
+            status.desired_number_scheduled,
+            status.current_number_scheduled,
+            status.updated_number_scheduled.unwrap_or(0),
+            status.number_available.unwrap_or(0),
         ];
         let seen = status.observed_generation == set.metadata.generation;
-        (seen && counts.iter().all(|count| *count == Some(nodes))).then_some(set)
+        (seen && counts == [nodes; 4]).then_some(set)
     })
     .await
 }

@@ -6,4 +6,5 @@ mod controllers;
 mod daemons;
 mod jobs;
 mod ownership;
+mod replication;
 mod scheduling;
