@@ -150,7 +150,7 @@ impl Layout {
     }
     /// Where a node's agent listens.
     pub fn agent_socket(&self, node: &str) -> PathBuf {
-        self.node_run(node).join("agent.sock")
+        self.node_sockets(node).join("agent.sock")
     }
     pub fn node_data(&self, node: &str) -> PathBuf {
         self.data.join("nodes").join(node)

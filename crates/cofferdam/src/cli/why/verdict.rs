@@ -145,15 +145,23 @@ impl Observed {
 
     /// `said` is what the policies say of each end it may come to; empty: nobody is there to be reached.
     pub fn conclude(self, packet: String, said: &[Said]) -> Live {
-        let at = |to: SocketAddr| {
-            let of: Vec<bool> = match said.iter().any(|one| one.to == to) {
-                true => said.iter().filter(|one| one.to == to).map(|one| one.allowed).collect(),
-                false => said.iter().map(|one| one.allowed).collect(),
-            };
-            // Of several ends, not known which: one that fits is none that disagrees.
-            move |passes: bool| if of.is_empty() { !passes } else { of.contains(&passes) }
+        let agrees = |to: SocketAddr, passes: bool| {
+            let of: Vec<bool> = said.iter().filter(|one| one.to == to).map(|one| one.allowed).collect();
+            match (of.as_slice(), said) {
+                ([], []) => Some(!passes),
+                // What was judged is not what it came to.
+                ([], [_]) => None,
+                // Of several ends, not known which: one that fits is none that disagrees.
+                ([], _) => Some(said.iter().any(|one| one.allowed == passes)),
+                (of, _) => Some(of.contains(&passes)),
+            }
         };
-        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        let led_on = |to: SocketAddr| match said {
+            [one] if one.to != to => {
+                format!("; a host port or a node port led it on to {to}, so ask of that")
+            }
+            _ => String::new(),
+        };
         let live =
             |kernel, agrees, because| Live { packet, kernel, agrees, reached: None, stopped: None, because };
         if let Some((stopped, to)) = self.stopped {
@@ -165,8 +173,8 @@ impl Observed {
                 Some(Place { number, of }) => format!("rule {number} of {of}"),
                 None => "its end".to_string(),
             };
-            let because = format!("{node}, table inet {table}, chain {chain}, {rule}");
-            return Live { stopped: Some(stopped), ..live(kernel, Some(at(to)(false)), because) };
+            let because = format!("{node}, table inet {table}, chain {chain}, {rule}{}", led_on(to));
+            return Live { stopped: Some(stopped), ..live(kernel, agrees(to, false), because) };
         }
         if let Some((to, node)) = self.reached {
             let (kernel, answer) = match self.answer {
@@ -176,19 +184,20 @@ impl Observed {
                 Some((Answer::Resets | Answer::Unreachable, _)) => (Kernel::Refused, "where nobody listens"),
             };
             let shown = if to.port() == 0 { to.ip().to_string() } else { to.to_string() };
-            let because = format!("it reached {shown} on {node}, {answer}");
-            return Live { reached: Some(to), ..live(kernel, Some(at(to)(true)), because) };
+            let because = format!("it reached {shown} on {node}, {answer}{}", led_on(to));
+            return Live { reached: Some(to), ..live(kernel, agrees(to, true), because) };
         }
         if let Some(node) = self.left {
             let because = format!("past all rules, it left {node} for the world, and was taken away there");
-            return live(Kernel::Passes, Some(at(any)(true)), because);
+            return live(Kernel::Passes, Some(said.iter().any(|one| one.allowed)), because);
         }
         if let Some(why) = self.lost {
             return live(Kernel::Lost, None, why);
         }
         match self.answer {
             Some((Answer::Unreachable, by)) => {
-                live(Kernel::Refused, Some(at(any)(false)), format!("{by} says that there is no way"))
+                let agrees = said.is_empty() || said.iter().any(|one| !one.allowed);
+                live(Kernel::Refused, Some(agrees), format!("{by} says that there is no way"))
             }
             _ => {
                 let seconds = PATIENCE.as_secs();
@@ -317,6 +326,24 @@ mod tests {
                 Passes,
                 Some(true),
                 "",
+            ),
+            (
+                "led on",
+                TCP,
+                vec![("node-1", Seen::Left { link: "cfp1".into(), to: to(OTHER) })],
+                &allowed,
+                Passes,
+                None,
+                "ask of that",
+            ),
+            (
+                "led on, and dropped",
+                TCP,
+                vec![("node-1", dropped(OTHER))],
+                &allowed,
+                Dropped,
+                None,
+                "led it on to 10.244.2.3:80",
             ),
             (
                 "lost on the way",
