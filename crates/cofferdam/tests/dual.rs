@@ -26,6 +26,131 @@ fn machine_ipv6() -> Vec<(String, String)> {
     found
 }
 
+const SERVICES: &str = "
+apiVersion: v1
+kind: Service
+metadata: { name: both }
+spec: { ipFamilyPolicy: RequireDualStack, selector: { app: server }, ports: [{ name: http, port: 8080, targetPort: 80 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: six }
+spec: { ipFamilies: [IPv6], type: NodePort, selector: { app: server }, ports: [{ port: 8080, targetPort: 80, nodePort: 31849 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: bare }
+spec: { clusterIP: None, ipFamilyPolicy: PreferDualStack, selector: { app: server }, ports: [{ port: 80 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: balanced }
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  healthCheckNodePort: 31850
+  ipFamilyPolicy: PreferDualStack
+  selector: { app: server }
+  ports: [{ port: 80 }]
+";
+
+/// Runs a command in the pod `client` until it prints this: a watch's news needs its moment.
+fn until(cluster: &Cluster, command: &[&str], expected: impl Fn(&str) -> bool) {
+    let mut last = String::new();
+    for _ in 0..300 {
+        let output = cluster.run(&[&["exec", "client", "--", "/bin/tool"], command].concat());
+        last = text(&output);
+        if expected(&last) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{command:?}: {last}{}", cluster.logs());
+}
+
+/// Services of the pod `server`, seen from the pod `client` on the other node.
+fn services(cluster: &Cluster) {
+    cluster.apply(SERVICES);
+    let spec = |namespace: &str, name: &str| {
+        object(cluster, &["get", "service", name, "-n", namespace])["spec"].clone()
+    };
+    let ips = |spec: &Value| -> Vec<String> {
+        let list = spec["clusterIPs"].as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let both = spec("default", "both");
+    let addresses = ips(&both);
+    assert_eq!(both["ipFamilies"], serde_json::json!(["IPv4", "IPv6"]));
+    assert!(addresses[0].starts_with("10.96.") && addresses[1].starts_with("fd00:cf:96::"), "{addresses:?}");
+    let six = ips(&spec("default", "six"));
+    assert!(six.len() == 1 && six[0].starts_with("fd00:cf:96::"), "{six:?}");
+    let kubernetes = spec("default", "kubernetes");
+    assert_eq!(
+        (ips(&kubernetes), &kubernetes["ipFamilyPolicy"]),
+        (vec!["10.96.0.1".into()], &"SingleStack".into())
+    );
+    let dns = spec("kube-system", "kube-dns");
+    assert_eq!(ips(&dns), ["10.96.0.10", "fd00:cf:96::a"]);
+
+    let connected = |text: &str| text.contains("hostname: server");
+    let node_port = [("fd00:cf:88::2", "31849"), ("fd00:cf:88::3", "31849")];
+    let cluster_ips = addresses.iter().chain(&six).map(|ip| (ip.as_str(), "8080"));
+    for (ip, port) in cluster_ips.chain(node_port) {
+        until(cluster, &["connect", ip, port, "--get", "/"], connected);
+    }
+    for server in ["10.96.0.10", "fd00:cf:96::a"] {
+        for (kind, address) in [("A", &addresses[0]), ("AAAA", &addresses[1])] {
+            let expected = format!("both.default.svc.cluster.local {kind} {address}");
+            let command = ["resolve", "both.default.svc.cluster.local", kind, "--server", server];
+            until(cluster, &command, |text| text.trim() == expected);
+        }
+    }
+    for (kind, address) in [("A", "10.244.2.2"), ("AAAA", "fd00:cf:244:2::2")] {
+        until(cluster, &["resolve", "bare", kind], |text| {
+            text.trim().ends_with(&format!(" {kind} {address}"))
+        });
+    }
+
+    // Balancers are told which node has an endpoint.
+    for (host, count) in [("10.88.0.2", 0), ("10.88.0.3", 1), ("fd00:cf:88::2", 0), ("fd00:cf:88::3", 1)] {
+        let body = serde_json::json!({
+            "service": {"namespace": "default", "name": "balanced"}, "localEndpoints": count, "serviceProxyHealthy": true,
+        });
+        until(cluster, &["connect", host, "31850", "--get", "/"], |text| text.contains(&body.to_string()));
+    }
+
+    let slices = || -> Vec<String> {
+        let list = object(cluster, &["get", "endpointslices", "-l", "kubernetes.io/service-name=both"]);
+        let items = list["items"].as_array().into_iter().flatten();
+        items
+            .map(|slice| {
+                format!(
+                    "{} {}",
+                    slice["addressType"].as_str().unwrap_or(""),
+                    slice["endpoints"][0]["addresses"][0]
+                )
+            })
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    };
+    assert_eq!(slices(), ["IPv4 \"10.244.2.2\"", "IPv6 \"fd00:cf:244:2::2\""]);
+    cluster.apply(&SERVICES.replace("RequireDualStack", "SingleStack"));
+    let single = spec("default", "both");
+    assert_eq!(
+        (ips(&single), &single["ipFamilies"]),
+        (vec![addresses[0].clone()], &serde_json::json!(["IPv4"]))
+    );
+    for _ in 0..100 {
+        if slices().len() == 1 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(slices(), ["IPv4 \"10.244.2.2\""]);
+    until(cluster, &["connect", &addresses[1], "8080"], |text| text.contains("refused"));
+}
+
 #[test]
 fn pods_of_a_dual_cluster_have_both_families_and_reach_each_other_across_nodes() {
     const NAME: &str = "pods_of_a_dual_cluster_have_both_families_and_reach_each_other_across_nodes";
@@ -48,7 +173,7 @@ fn pods_of_a_dual_cluster_have_both_families_and_reach_each_other_across_nodes()
     cluster.ok(&["image", "load", path.to_str().expect("a path")]);
     let pod = |name: &str, node: &str, args: &str| {
         format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeName: {node}, \
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{nodeName: {node}, \
              terminationGracePeriodSeconds: 0, containers: [{{name: c, image: cofferdam/tool, args: {args}, env: [{{name: \
              IPS, valueFrom: {{fieldRef: {{fieldPath: status.podIPs}}}}}}]}}]}}}}"
         )
@@ -88,6 +213,7 @@ fn pods_of_a_dual_cluster_have_both_families_and_reach_each_other_across_nodes()
             assert!(output.status.success(), "{arguments:?}: {}", text(&output));
         }
     }
+    services(&cluster);
     let hosts = cluster.ok(&["exec", "client", "--", "cat", "/etc/hosts"]);
     for ip in [&client["status"]["podIPs"][0]["ip"], &client["status"]["podIPs"][1]["ip"]] {
         let line = format!("{}\tclient", ip.as_str().expect("an address"));

@@ -27,6 +27,17 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
+metadata: {name: https}
+spec:
+  containers:
+  - name: c
+    image: cofferdam/tool
+    args: [serve, "80"]
+    # A server whose certificate nobody here vouches for: probes do not ask for that.
+    readinessProbe: {httpGet: {scheme: HTTPS, host: 10.88.0.1, port: 6443, path: /healthz}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: grpc}
 spec:
   containers:
@@ -133,6 +144,7 @@ fn probes_pass_under_default_deny_and_failing_ones_act() {
 
     let http = until(&cluster, "http", "ready by HTTP", ready);
     until(&cluster, "grpc", "ready by gRPC", ready);
+    until(&cluster, "https", "ready by HTTPS", ready);
     // The policy holds meanwhile: what the node may, another pod may not.
     let ip = http["status"]["podIP"].as_str().expect("an address");
     let denied = exec("grpc", &["connect", ip, "8080", "--timeout", "500"]);

@@ -37,7 +37,7 @@ async fn main() -> Outcome<()> {
         audit: None,
         admin: UnixListener::bind(path("run/control.sock"))?,
         nodes: Vec::new(),
-        service_cidr: "10.96.0.0/16".into(),
+        service_cidrs: vec!["10.96.0.0/16".into()],
         cluster_id: "bench".into(),
         name_service: None,
         pod_security: Default::default(),

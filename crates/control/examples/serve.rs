@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         audit: None,
         admin: listen("run/control.sock")?,
         nodes: vec![("node-1".into(), listen("run/nodes/node-1/control.sock")?)],
-        service_cidr: "10.96.0.0/16".into(),
+        service_cidrs: vec!["10.96.0.0/16".into()],
         cluster_id: "example".into(),
         name_service: None,
         pod_security: Default::default(),

@@ -1,7 +1,7 @@
 //! What every cluster has from its first moment: four namespaces, and the Service of the API server itself with the address
 //! it leads to.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::{
     core::v1::{Endpoints, Namespace, Service},
@@ -25,7 +25,7 @@ const KUBERNETES: &str = "kubernetes";
 ///
 /// # Errors
 /// As the API server's.
-pub async fn run(client: &Client, service_ip: Ipv4Addr, endpoint: SocketAddr) -> Result<(), Error> {
+pub async fn run(client: &Client, service_ip: IpAddr, endpoint: SocketAddr) -> Result<(), Error> {
     let failed = |what| move |source| Error::Bootstrap { what, source };
     let create = PostParams::default();
     let namespaces: Api<Namespace> = Api::all(client.clone());

@@ -48,8 +48,8 @@ pub struct Config {
     pub admin: UnixListener,
     /// Whoever connects as uid 0 is `system:node:<name>`.
     pub nodes: Vec<(String, UnixListener)>,
-    /// Where Services get their addresses, `10.96.0.0/16`.
-    pub service_cidr: String,
+    /// Where Services get their addresses: `10.96.0.0/16`, and a range of IPv6 in a cluster that has it.
+    pub service_cidrs: Vec<String>,
     /// Part of the kubeconfig's names, so that two clusters' files can be merged.
     pub cluster_id: String,
     /// The name service to be had in the cluster; None: none.
@@ -91,11 +91,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let address = config.tls.local_addr().map_err(io("address of the TLS socket"))?;
     let store = store::Store::open(store::engine::Durable::open(&config.data_dir.join("store"))?)?;
     let pki = pki::Pki::open(&config.data_dir.join("pki"))?;
-    let ranges = apiserver::ServiceRanges::with_cidr(config.service_cidr);
+    let ranges = apiserver::ServiceRanges::with_cidrs(config.service_cidrs);
     let service_ip = ranges.first()?;
     let for_pods = config.tls_for_pods.as_ref().map(TcpListener::local_addr).transpose();
     let for_pods = for_pods.map_err(io("address of the TLS socket for pods"))?;
-    let names = [service_ip.into()].into_iter().chain(for_pods.map(|address| address.ip()));
+    let names = [service_ip].into_iter().chain(for_pods.map(|address| address.ip()));
     let tls = Arc::new(pki.server_config(names)?);
 
     let name = format!("cofferdam-{}", config.cluster_id);

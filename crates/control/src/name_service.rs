@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 /// What the name service is given.
 #[derive(Clone, Debug)]
 pub struct NameService {
-    /// The address of its Service, in the range of Services.
-    pub address: IpAddr,
+    /// The addresses of its Service: one in each range of Services, that of pods' resolv.conf first.
+    pub addresses: Vec<IpAddr>,
     /// Its image; another one takes the place of that which runs.
     pub image: String,
     /// The ranges of pods and Services: names of addresses in them nobody else is asked for.
@@ -118,7 +118,9 @@ fn objects(service: &NameService) -> Vec<Value> {
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": SERVICE, "namespace": NAMESPACE, "labels": labels},
         "spec": {
-            "clusterIP": service.address.to_string(),
+            "clusterIP": service.addresses.first(),
+            "clusterIPs": service.addresses,
+            "ipFamilyPolicy": if service.addresses.len() == 2 { "RequireDualStack" } else { "SingleStack" },
             "selector": {"k8s-app": SERVICE},
             "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
@@ -196,7 +198,7 @@ mod tests {
     #[test]
     fn the_pod_is_one_that_the_restricted_standard_allows() {
         let service = NameService {
-            address: [10, 96, 0, 10].into(),
+            addresses: vec![[10, 96, 0, 10].into()],
             image: "cofferdam/dns:1".into(),
             ranges: vec!["10.96.0.0/16".into()],
         };

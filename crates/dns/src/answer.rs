@@ -12,9 +12,10 @@ use hickory_proto::{
 
 use crate::zone::{Found, ServicePort, Zone};
 
-/// How long others may keep an answer about the cluster, in seconds: it changes, and asking again is cheap (CoreDNS' own
-/// default for Kubernetes).
-pub const TTL: u32 = 5;
+/// How long others may keep an answer about the cluster, in seconds: what the Corefile of Kubernetes' installers sets
+/// (`ttl 30`). It is for those who keep answers; this server keeps none about the cluster, so who asks again hears of a change
+/// as soon as it does.
+pub const TTL: u32 = 30;
 /// The longest UDP answer: what passes every network without fragments (DNS flag day 2020).
 pub const LONGEST_DATAGRAM: u16 = 1232;
 const SHORTEST_DATAGRAM: u16 = 512;

@@ -3,7 +3,7 @@
 
 mod net_common;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::process::Command;
 
 use net_common::*;
@@ -101,8 +101,10 @@ fn ranges_that_the_machine_has_too_are_named_and_both_go_on_working() {
     ip(&machine, "route add 10.96.0.0/24 via 10.244.1.2");
     ip(&machine, "route add default via 10.244.1.2");
     let found = machine.run(|| overlap::overlaps(&Ranges::<Ipv4Addr>::DEFAULT)).unwrap();
-    let mut summary: Vec<_> =
-        found.iter().map(|one| (one.range.option(), one.theirs.to_string(), one.link.as_str())).collect();
+    let mut summary: Vec<_> = found
+        .iter()
+        .map(|one| (one.range.option::<Ipv4Addr>(), one.theirs.to_string(), one.link.as_str()))
+        .collect();
     summary.sort();
     assert_eq!(
         summary,
@@ -118,6 +120,24 @@ fn ranges_that_the_machine_has_too_are_named_and_both_go_on_working() {
         "pods cannot reach 10.88.0.0/16 (podman0) of this machine where it overlaps the cluster's range of nodes, \
          10.88.0.0/24: choose another with --node-cidr"
     );
+    assert_eq!(machine.run(|| overlap::overlaps(&Ranges::<Ipv6Addr>::DEFAULT)).unwrap(), []);
+    if std::fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
+        ip(&machine, "-6 address add fd00:cf:88::9/64 dev podman0 nodad");
+        ip(&machine, "-6 route add fd00:cf:96::/48 dev eth0");
+        let found = machine.run(|| overlap::overlaps(&Ranges::<Ipv6Addr>::DEFAULT)).unwrap();
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "pods cannot reach fd00:cf:96::/48 (eth0) of this machine where it overlaps the cluster's range of Services, \
+                 fd00:cf:96::/112: choose another with --service-cidr-v6",
+                "pods cannot reach fd00:cf:88::/64 (podman0) of this machine where it overlaps the cluster's range of \
+                 nodes, fd00:cf:88::/64: choose another with --node-cidr-v6",
+            ]
+        );
+    } else {
+        eprintln!("SKIPPED the part on IPv6 of this test: this kernel has none");
+    }
 
     let fabric = machine.run(|| Fabric::create(config("both", Families::Ipv4))).unwrap();
     let nodes: Vec<Node> = (1..=2).map(|index| Node::new(&fabric, index)).collect();

@@ -1,6 +1,6 @@
 //! A network under change: policies, labels, pods and Services come, change and go at random while clients connect without
 //! pause, and the naive evaluator judges the fate of every attempt. What was attempted while nothing changed must go as it
-//! says; during a change either as before or as after. At the end the kernel holds what a fresh compile of the outcome gives.
+//! says, in both families; during a change either as before or as after. At the end the kernel holds what a fresh compile of the outcome gives.
 //!
 //! `COFFERDAM_SOAK_SECONDS` and `COFFERDAM_SOAK_SEED` choose how long and which history (`cargo xtask soak`).
 
@@ -8,7 +8,7 @@ mod net_common;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -26,7 +26,12 @@ const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const PORTS: [u16; 2] = [80, 5432];
 const NODES: usize = 2;
 const PODS: usize = 9;
-const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 7, 7), 8080);
+const SERVICE_PORT: u16 = 8080;
+/// In each family.
+const SERVICE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 96, 7, 7)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xcf, 0x96, 0, 0, 0, 0, 0x707)),
+];
 const CLIENTS: u64 = 8;
 
 /// SplitMix64: a history must be the same for the same seed, everywhere.
@@ -70,10 +75,11 @@ impl Random {
     fn rule(&mut self, peers: &str) -> Value {
         let mut rule = json!({});
         if !self.one_in(4) {
-            let all = (0..=self.below(2)).map(|_| match self.below(4) {
+            let all = (0..=self.below(2)).map(|_| match self.below(5) {
                 0 => json!({"namespaceSelector": self.selector()}),
                 1 => json!({"namespaceSelector": self.selector(), "podSelector": self.selector()}),
                 2 => json!({"ipBlock": {"cidr": "10.244.0.0/16", "except": ["10.244.1.0/25"]}}),
+                3 => json!({"ipBlock": {"cidr": "fd00:cf:244::/56", "except": ["fd00:cf:244:1::/125"]}}),
                 _ => json!({"podSelector": self.selector()}),
             });
             rule[peers] = all.collect();
@@ -105,7 +111,8 @@ impl Random {
 struct Running {
     uid: String,
     node: usize,
-    ip: Ipv4Addr,
+    /// IPv4 first.
+    ips: Vec<IpAddr>,
     netns: Netns,
     stop: Arc<AtomicBool>,
     server: Option<std::thread::JoinHandle<()>>,
@@ -182,6 +189,8 @@ struct Attempt {
     client: String,
     target: Target,
     protocol: ir::Protocol,
+    /// Index into a pod's addresses.
+    family: usize,
 }
 
 impl State {
@@ -189,7 +198,8 @@ impl State {
         self.running.iter().find(|pod| pod.uid == uid)
     }
 
-    fn allows(&self, client: &str, server: &str, port: u16, protocol: ir::Protocol) -> bool {
+    fn allows(&self, attempt: &Attempt, server: &str, port: u16) -> bool {
+        let Attempt { client, protocol, family, .. } = attempt;
         let (Some(client), Some(server)) = (self.find(client), self.find(server)) else { return false };
         let objects = network_policy::Cluster {
             pods: &self.pods,
@@ -198,15 +208,15 @@ impl State {
             policies: &self.policies,
             cluster_policies: &[],
         };
-        let (client, server) = (IpAddr::V4(client.ip), IpAddr::V4(server.ip));
-        network_policy::evaluate(&objects, &Flow { client, server, layer4: Layer4::Port(protocol, port) })
+        let (client, server) = (client.ips[*family], server.ips[*family]);
+        network_policy::evaluate(&objects, &Flow { client, server, layer4: Layer4::Port(*protocol, port) })
     }
 
     fn fate(&self, attempt: &Attempt) -> Fate {
         if self.find(&attempt.client).is_none() {
             return Fate::Either;
         }
-        let one = |uid: &str, port| self.allows(&attempt.client, uid, port, attempt.protocol);
+        let one = |uid: &str, port| self.allows(attempt, uid, port);
         let answers: Vec<bool> = match &attempt.target {
             Target::Pod { uid, port } => vec![one(uid, *port)],
             Target::Service => self.endpoints.iter().map(|uid| one(uid, PORTS[0])).collect(),
@@ -248,9 +258,16 @@ struct World {
     born: usize,
 }
 
+/// Which families this kernel has: both, but for one without IPv6.
+fn families() -> &'static [ir::Family] {
+    let both = std::fs::exists("/proc/sys/net/ipv6").unwrap_or(false);
+    if both { &[ir::Family::V4, ir::Family::V6] } else { &[ir::Family::V4] }
+}
+
 impl World {
     fn new(seed: u64) -> World {
-        let cluster = Cluster::new(NODES as u32);
+        let nodes = NODES as u32;
+        let cluster = if families().len() == 2 { Cluster::dual(nodes) } else { Cluster::new(nodes) };
         World { cluster, state: State::default(), random: Random(seed), born: 0 }
     }
 
@@ -345,7 +362,9 @@ impl World {
         let uid = net.uid.clone();
         // Its own node guards it before it is in any state: nobody knows its address yet.
         let made = self.cluster.nodes[node].pod(net);
-        let bind = |port: &u16| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port);
+        let any =
+            if families().len() == 2 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let bind = |port: &u16| SocketAddr::new(any, *port);
         let (tcp, udp) = made.netns.run(|| {
             let tcp: Vec<_> = PORTS.iter().map(|port| TcpListener::bind(bind(port)).unwrap()).collect();
             let udp: Vec<_> = PORTS.iter().map(|port| UdpSocket::bind(bind(port)).unwrap()).collect();
@@ -360,44 +379,48 @@ impl World {
             "metadata": {"name": name, "namespace": namespace, "uid": uid, "labels": labels},
             "spec": {"nodeName": node_name(node), "containers": [
                 {"name": "c", "ports": [{"name": "web", "containerPort": web}]}]},
-            "status": {"phase": "Running", "podIP": made.ip, "podIPs": [{"ip": made.ip}],
+            "status": {"phase": "Running", "podIP": made.ip,
+                "podIPs": made.ips().iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
                 "hostIP": self.cluster.nodes[node].addresses.v4.node_ip},
         });
         let object: ApiPod = serde_json::from_value(object).unwrap();
         let event = Event::UpsertPod(PodRecord::from_api(&object, ""));
         next.pods.push(object);
-        next.running.push(Arc::new(Running { uid, node, ip: made.ip, netns: made.netns, stop, server }));
+        let ips = made.ips();
+        next.running.push(Arc::new(Running { uid, node, ips, netns: made.netns, stop, server }));
         self.simple(next, &[event], history);
     }
 
     fn set_service(&self, state: &State) {
         let service: Service = serde_json::from_value(json!({
             "metadata": {"namespace": "a", "name": "s"},
-            "spec": {"clusterIP": SERVICE.ip(), "clusterIPs": [SERVICE.ip()], "ipFamilies": ["IPv4"],
-                "type": "ClusterIP", "ports": [
-                    {"name": "tcp", "port": SERVICE.port(), "targetPort": PORTS[0], "protocol": "TCP"},
-                    {"name": "udp", "port": SERVICE.port(), "targetPort": PORTS[0], "protocol": "UDP"}]},
+            "spec": {"clusterIP": SERVICE[0], "clusterIPs": SERVICE[..families().len()], "type": "ClusterIP", "ports": [
+                {"name": "tcp", "port": SERVICE_PORT, "targetPort": PORTS[0], "protocol": "TCP"},
+                {"name": "udp", "port": SERVICE_PORT, "targetPort": PORTS[0], "protocol": "UDP"}]},
         }))
         .unwrap();
-        let endpoints: Vec<Value> = state
-            .endpoints
-            .iter()
-            .filter_map(|uid| state.find(uid))
-            .map(|pod| {
-                json!({"addresses": [pod.ip], "nodeName": node_name(pod.node),
-                    "conditions": {"ready": true, "serving": true, "terminating": false}})
-            })
-            .collect();
-        let slice: EndpointSlice = serde_json::from_value(json!({
-            "metadata": {"namespace": "a", "name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
-            "addressType": "IPv4",
-            "endpoints": endpoints,
-            "ports": [{"name": "tcp", "port": PORTS[0], "protocol": "TCP"},
-                {"name": "udp", "port": PORTS[0], "protocol": "UDP"}],
-        }))
-        .unwrap();
+        let slice = |(family, kind): (usize, &str)| -> EndpointSlice {
+            let endpoints: Vec<Value> = state
+                .endpoints
+                .iter()
+                .filter_map(|uid| state.find(uid))
+                .map(|pod| {
+                    json!({"addresses": [pod.ips[family]], "nodeName": node_name(pod.node),
+                        "conditions": {"ready": true, "serving": true, "terminating": false}})
+                })
+                .collect();
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "a", "name": format!("s-{family}"), "labels": {"kubernetes.io/service-name": "s"}},
+                "addressType": kind,
+                "endpoints": endpoints,
+                "ports": [{"name": "tcp", "port": PORTS[0], "protocol": "TCP"},
+                    {"name": "udp", "port": PORTS[0], "protocol": "UDP"}],
+            }))
+            .unwrap()
+        };
+        let slices: Vec<EndpointSlice> = (0..families().len()).zip(["IPv4", "IPv6"]).map(slice).collect();
         for (index, node) in self.cluster.nodes.iter().enumerate() {
-            node.net.set_services(services::from_api([&service], [&slice], &node_name(index))).unwrap();
+            node.net.set_services(services::from_api([&service], &slices, &node_name(index))).unwrap();
         }
     }
 
@@ -417,7 +440,7 @@ fn node_name(index: usize) -> String {
 }
 
 /// One attempt from inside the client's namespace; whether it was answered. Gives up when silence is what may be.
-fn attempt(client: &Netns, to: SocketAddrV4, protocol: ir::Protocol, silent: impl Fn() -> bool) -> bool {
+fn attempt(client: &Netns, to: SocketAddr, protocol: ir::Protocol, silent: impl Fn() -> bool) -> bool {
     let began = Instant::now();
     let wait = |answered: &mut dyn FnMut(Duration) -> bool| loop {
         if answered(GRACE) {
@@ -441,7 +464,7 @@ fn attempt(client: &Netns, to: SocketAddrV4, protocol: ir::Protocol, silent: imp
     let connected = client.run(|| {
         let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
         rustix::net::socket_with(
-            rustix::net::AddressFamily::INET,
+            if to.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 },
             rustix::net::SocketType::STREAM,
             flags,
             None,
@@ -482,10 +505,11 @@ fn client(history: &History, findings: &Findings, seed: u64, stop: &AtomicBool) 
             false => Target::Pod { uid: to.uid.clone(), port: *random.of(&PORTS) },
         };
         let protocol = *random.of(&[ir::Protocol::Tcp, ir::Protocol::Udp]);
-        let one = Attempt { client: from.uid.clone(), target, protocol };
+        let family = random.below(families().len());
+        let one = Attempt { client: from.uid.clone(), target, protocol, family };
         let address = match &one.target {
-            Target::Service => SERVICE,
-            Target::Pod { port, .. } => SocketAddrV4::new(to.ip, *port),
+            Target::Service => SocketAddr::new(SERVICE[family], SERVICE_PORT),
+            Target::Pod { port, .. } => SocketAddr::new(to.ips[family], *port),
         };
         let silent = || history.fate(&one, since) != Fate::Answered;
         let answered = attempt(&from.netns, address, protocol, silent);
@@ -501,7 +525,7 @@ fn client(history: &History, findings: &Findings, seed: u64, stop: &AtomicBool) 
             let pods = serde_json::to_string(&state.pods).unwrap();
             let line = format!(
                 "state {since}: {one:?} ({} → {address}) should be {fate:?}; policies {policies}; pods {pods}; endpoints {:?}",
-                from.ip, state.endpoints
+                from.ips[family], state.endpoints
             );
             findings.wrong.lock().unwrap().push(line);
             stop.store(true, Ordering::Relaxed);
@@ -522,7 +546,7 @@ fn every_connection_goes_as_the_evaluator_says_while_everything_changes() {
     needs_root!("every_connection_goes_as_the_evaluator_says_while_everything_changes");
     let time = Duration::from_secs(number("COFFERDAM_SOAK_SECONDS").unwrap_or(8));
     let seed = number("COFFERDAM_SOAK_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("seed {seed}, {} s", time.as_secs());
+    eprintln!("seed {seed}, {} s, {:?}", time.as_secs(), families());
     let mut world = World::new(seed);
     let history = History::default();
     let mut first = State::default();
@@ -564,7 +588,7 @@ fn every_connection_goes_as_the_evaluator_says_while_everything_changes() {
     // What the kernel holds is what the node wants, and that is what a fresh compiler makes of the outcome.
     for (index, node) in world.cluster.nodes.iter().enumerate() {
         assert_eq!(node.net.verify().unwrap(), [""; 0], "seed {seed}");
-        let mut fresh = Compiler::new(&[ir::Family::V4]);
+        let mut fresh = Compiler::new(families());
         let state = &world.state;
         let labels = |namespace: &Namespace| namespace.metadata.labels.clone().unwrap_or_default();
         fresh.apply(

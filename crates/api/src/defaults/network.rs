@@ -7,6 +7,7 @@ use super::{each, is_empty, maybe, object_at, set, set_absent, text};
 /// `timeoutSeconds` of `sessionAffinity: ClientIP`: three hours.
 const CLIENT_IP_SECONDS: i64 = 10800;
 
+/// Addresses and families are not here: what a Service gets of them depends on the cluster.
 pub(super) fn service(root: &mut Map<String, Value>) {
     let Some(spec) = object_at(root, "spec") else { return };
     set(spec, "sessionAffinity", "None");
@@ -42,32 +43,8 @@ pub(super) fn service(root: &mut Map<String, Value>) {
     if kind == "LoadBalancer" {
         set_absent(spec, "allocateLoadBalancerNodePorts", true);
     }
-    if kind != "ExternalName" {
-        families(spec);
-    }
     if let Some(status) = object_at(root, "status") {
         object_at(status, "loadBalancer");
-    }
-}
-
-/// What the service registry fills in on an IPv4 cluster. A headless service without selector is dual-stack: its
-/// endpoints are somebody else's.
-fn families(spec: &mut Map<String, Value>) {
-    if !text(spec, "clusterIP").is_empty() && is_empty(spec, "clusterIPs") {
-        spec.insert("clusterIPs".to_owned(), json!([text(spec, "clusterIP")]));
-    }
-    if text(spec, "clusterIP") == "None" && is_empty(spec, "selector") {
-        set_absent(spec, "ipFamilyPolicy", "RequireDualStack");
-        if is_empty(spec, "ipFamilies") {
-            let both = matches!(text(spec, "ipFamilyPolicy"), "RequireDualStack" | "PreferDualStack");
-            let families = if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
-            spec.insert("ipFamilies".to_owned(), families);
-        }
-        return;
-    }
-    set_absent(spec, "ipFamilyPolicy", "SingleStack");
-    if is_empty(spec, "ipFamilies") {
-        spec.insert("ipFamilies".to_owned(), json!(["IPv4"]));
     }
 }
 

@@ -50,6 +50,13 @@ pub fn validate_update_subresource(
     validate_update_kind(resource.group, resource.kind, resource.namespaced(), subresource, new, old)
 }
 
+/// How a Service's addresses and families go together: the part that must hold before the server gives it what it lacks.
+pub fn service_addresses(service: &Value) -> ErrorList {
+    let mut errors = ErrorList::new();
+    service::cluster_ips(&mut errors, &At::root(service).child("spec"));
+    errors
+}
+
 /// A `Binding`: what `pods/binding` takes.
 pub fn validate_binding(binding: &Value) -> ErrorList {
     let mut errors = ErrorList::new();

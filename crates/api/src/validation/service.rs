@@ -135,48 +135,58 @@ fn session_affinity(errors: &mut ErrorList, spec: &At<'_>) {
     }
 }
 
-fn cluster_ips(errors: &mut ErrorList, spec: &At<'_>) {
+/// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`, as far as they concern each other
+/// (`ValidateServiceClusterIPsRelatedFields`). Which families there are, the cluster knows.
+pub(super) fn cluster_ips(errors: &mut ErrorList, spec: &At<'_>) {
     if spec.child("type").str() == "ExternalName" {
         return;
     }
     let (ip, ips) = (spec.child("clusterIP"), spec.child("clusterIPs"));
-    let list = ips.items();
-    if ip.str().is_empty() && !list.is_empty() {
-        errors.push(ips.required("must be empty when `clusterIP` is not specified"));
-    }
-    if let Some(first) = list.first()
-        && !ip.str().is_empty()
-        && first.str() != ip.str()
-    {
+    let mut list = ips.items();
+    if list.is_empty() && !ip.str().is_empty() {
+        // A client that knows only the one; the server makes the other of it.
+        list = vec![ip.with_path(ips.path.index(0))];
+    } else if ip.str().is_empty() && !list.is_empty() {
+        errors.push(ips.invalid("must be empty when `clusterIP` is not specified"));
+    } else if list.first().is_some_and(|first| first.str() != ip.str()) {
         errors.push(ips.invalid("first value must match `clusterIP`"));
     }
-    if list.len() > 2 {
-        errors.push(ips.invalid("may only hold up to 2 values"));
-    }
-    for (i, address) in list.iter().enumerate() {
-        if address.str() == "None" {
-            if i > 0 || list.len() > 1 {
-                errors.push(address.invalid("'None' must be the first and only value"));
-            }
-        } else {
-            address.invalid_each(errors, names::ip(address.str()));
-        }
-    }
-    if list.is_empty() && !matches!(ip.str(), "" | "None") {
-        ip.invalid_each(errors, names::ip(ip.str()));
-    }
-    let families = spec.child("ipFamilies");
-    let items = families.items();
-    if items.len() > 2 {
-        errors.push(families.invalid("may only hold up to 2 values"));
-    }
-    for (i, family) in items.iter().enumerate() {
+    let families = spec.child("ipFamilies").items();
+    for (i, family) in families.iter().enumerate() {
         family.one_of_set(errors, &["IPv4", "IPv6"]);
-        if items[..i].iter().any(|f| f.str() == family.str()) {
+        if families[..i].iter().any(|f| f.str() == family.str()) {
             errors.push(Error::duplicate(&family.path, family.str()));
         }
     }
     spec.child("ipFamilyPolicy").one_of_set(errors, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+    let headless = list.first().is_some_and(|first| first.str() == "None");
+    if headless && list.len() > 1 {
+        errors.push(ips.invalid("'None' must be the first and only value"));
+    }
+    let before = errors.len();
+    for address in list.iter().skip(usize::from(headless)) {
+        address.invalid_each(errors, names::ip(address.str()));
+    }
+    if list.len() > 2 {
+        errors.push(ips.invalid("may only hold up to 2 values"));
+    }
+    // What follows says nothing of use about addresses that are none.
+    if headless || errors.len() > before {
+        return;
+    }
+    let is_v6 = |address: &At<'_>| address.str().contains(':');
+    if let [one, other] = list.as_slice()
+        && is_v6(one) == is_v6(other)
+    {
+        errors.push(ips.invalid("may specify no more than one IP for each IP family"));
+    }
+    for (i, (address, family)) in list.iter().zip(&families).enumerate() {
+        let (expected, name) = if family.str() == "IPv6" { (true, "IPv6") } else { (false, "IPv4") };
+        if is_v6(address) != expected {
+            errors
+                .push(address.invalid(format!("expected an {name} value as indicated by `ipFamilies[{i}]`")));
+        }
+    }
 }
 
 fn unique_ports(errors: &mut ErrorList, ports: &[At<'_>], kind: &str) {
@@ -247,17 +257,57 @@ pub(super) fn not_special(errors: &mut ErrorList, at: &At<'_>) {
     }
 }
 
-/// A service keeps the address it was given.
+/// A Service keeps the addresses and families it was given; the second of each comes and goes with the policy
+/// (`validateUpgradeDowngradeClusterIPs`, `validateUpgradeDowngradeIPFamilies`).
 pub(super) fn update(errors: &mut ErrorList, new: &At<'_>, old: &At<'_>) {
     let (new, old) = (new.child("spec"), old.child("spec"));
-    let external = |spec: &At<'_>| spec.child("type").str() == "ExternalName";
-    if external(&new) || external(&old) {
+    let kind = |spec: &At<'_>| spec.child("type").str().to_owned();
+    if kind(&new) == "LoadBalancer" && kind(&old) == "LoadBalancer" {
+        let class = new.child("loadBalancerClass");
+        if class.raw() != old.child("loadBalancerClass").raw() {
+            errors.push(class.invalid("may not change once set"));
+        }
+    }
+    if kind(&new) == "ExternalName" || kind(&old) == "ExternalName" {
         return;
     }
-    let (now, was) = (new.child("clusterIP"), old.child("clusterIP"));
-    if !was.str().is_empty() && !now.str().is_empty() && now.str() != was.str() {
-        let ips = new.child("clusterIPs");
-        let value = if ips.is_set() { ips.value() } else { json!([now.str()]) };
-        errors.push(Error::invalid(&ips.path.index(0), value, "may not change once set"));
+    let addresses = |spec: &At<'_>| -> Vec<String> {
+        let (ip, ips) = (spec.child("clusterIP").str(), spec.child("clusterIPs").strings());
+        let listed = if ips.is_empty() && !ip.is_empty() { vec![ip] } else { ips };
+        listed.into_iter().map(str::to_owned).collect()
+    };
+    let (now, was) = (addresses(&new), addresses(&old));
+    let headless = |ips: &[String]| ips == ["None"];
+    if !(headless(&now) && headless(&was)) {
+        kept(errors, &new, "clusterIPs", (&now, &was), "clusterIP");
+    }
+    if !headless(&now) && !headless(&was) {
+        let families = |spec: &At<'_>| -> Vec<String> {
+            spec.child("ipFamilies").strings().into_iter().map(str::to_owned).collect()
+        };
+        kept(errors, &new, "ipFamilies", (&families(&new), &families(&old)), "ipFamily");
+    }
+}
+
+fn kept(errors: &mut ErrorList, spec: &At<'_>, field: &str, lists: (&[String], &[String]), one: &str) {
+    let (now, was) = lists;
+    let path = spec.child(field).path;
+    let changed = |i: usize| Error::invalid(&path.index(i), json!(now), "may not change once set");
+    if was.is_empty() {
+        return;
+    }
+    if now.is_empty() {
+        errors.push(Error::invalid(&path.index(0), json!(now), format!("primary {one} can not be unset")));
+        return;
+    }
+    for (i, (now, was)) in now.iter().zip(was).enumerate() {
+        if now != was {
+            errors.push(changed(i));
+        }
+    }
+    let policy = spec.child("ipFamilyPolicy");
+    if now.len() < was.len() && policy.str() != "SingleStack" {
+        errors
+            .push(policy.invalid(format!("must be set to 'SingleStack' when releasing the secondary {one}")));
     }
 }

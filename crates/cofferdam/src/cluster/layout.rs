@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -47,6 +47,21 @@ impl Cluster {
         let base: Ipv4Addr = self.service_cidr.split_once('/')?.0.parse().ok()?;
         self.dns.then_some(())?;
         u32::from(base).checked_add(10).map(Ipv4Addr::from)
+    }
+
+    /// The addresses of the name service's Service, one in each range of Services.
+    pub fn dns_addresses(&self) -> Option<Vec<IpAddr>> {
+        let mut addresses: Vec<IpAddr> = vec![self.dns_address()?.into()];
+        if let Some(v6) = &self.v6 {
+            let base: Ipv6Addr = v6.service_cidr.split_once('/')?.0.parse().ok()?;
+            addresses.push(Ipv6Addr::from(u128::from(base).checked_add(10)?).into());
+        }
+        Some(addresses)
+    }
+
+    /// The ranges of Services, that of IPv4 first.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = &String> {
+        [&self.service_cidr].into_iter().chain(self.v6.iter().map(|v6| &v6.service_cidr))
     }
 
     pub fn node_names(&self) -> impl Iterator<Item = String> + '_ {

@@ -1,10 +1,11 @@
-//! The cluster's IPv4 ranges: what the user asks for and whether it can be, and what of the machine it hides from pods.
+//! The cluster's IPv4 ranges: what the user asks for and whether it can be; and what of the machine ranges of either family
+//! hide from pods.
 
 use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result, bail};
 use node::net::{
-    Ipv4Net,
+    Ip, Ipv4Net,
     fabric::Ranges,
     overlap::{self, RangeOf},
 };
@@ -49,13 +50,14 @@ impl Asked {
         ];
         for (of, range) in each {
             if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved.overlaps(&range)) {
-                bail!("{} {range}: {why}", of.option());
+                bail!("{} {range}: {why}", of.option::<Ipv4Addr>());
             }
         }
         if let Some((one, other)) = ranges.overlap_themselves() {
             let range =
                 |of| each.iter().find(|(is, _)| *is == of).map_or(String::new(), |(_, r)| r.to_string());
-            bail!("{} {} and {} {} overlap", one.option(), range(one), other.option(), range(other));
+            let option = RangeOf::option::<Ipv4Addr>;
+            bail!("{} {} and {} {} overlap", option(one), range(one), option(other), range(other));
         }
         // The fabric and the two ends of the range are no nodes; the first /24 of the pods' range is no node's.
         let node_room = size(ranges.nodes).saturating_sub(3);
@@ -99,7 +101,7 @@ fn size(range: Ipv4Net) -> u64 {
 }
 
 /// What of the machine's network pods cannot reach because of these ranges, a line each.
-pub fn hidden(ranges: &Ranges<Ipv4Addr>) -> Result<Vec<String>> {
+pub fn hidden<A: Ip>(ranges: &Ranges<A>) -> Result<Vec<String>> {
     let overlaps = overlap::overlaps(ranges).context("list the machine's addresses and routes")?;
     let mut lines: Vec<String> = overlaps.iter().map(ToString::to_string).collect();
     // Pods that keep the machine's name server would look for it in the cluster.
@@ -109,7 +111,7 @@ pub fn hidden(ranges: &Ranges<Ipv4Addr>) -> Result<Vec<String>> {
         let (of, range) = overlap::range_of(ranges, server)?;
         Some(format!(
             "pods cannot reach this machine's name server {server}, which is inside of {range}: choose another with {}",
-            of.option()
+            of.option::<A>()
         ))
     }));
     Ok(lines)

@@ -49,7 +49,7 @@ pub fn control(layout: &Layout) -> Result<()> {
         audit: Some(audit.into()),
         admin,
         nodes,
-        service_cidr: cluster.service_cidr.clone(),
+        service_cidrs: cluster.service_cidrs().cloned().collect(),
         cluster_id: cluster.id.clone(),
         name_service: name_service(&cluster),
         pod_security,
@@ -59,10 +59,10 @@ pub fn control(layout: &Layout) -> Result<()> {
 
 /// What the cluster's name service is given, if it is to have one.
 fn name_service(cluster: &Cluster) -> Option<control::name_service::NameService> {
-    let address = cluster.dns_address()?.into();
+    let addresses = cluster.dns_addresses()?;
     let v6 = cluster.v6.iter().flat_map(|v6| [&v6.pod_cidr, &v6.service_cidr]);
     let ranges = [&cluster.pod_cidr, &cluster.service_cidr].into_iter().chain(v6).cloned().collect();
-    Some(control::name_service::NameService { address, image: node::images::dns_image_name(), ranges })
+    Some(control::name_service::NameService { addresses, image: node::images::dns_image_name(), ranges })
 }
 
 /// The supervisor listens, and hands the sockets over as standard input and output, where /dev/null takes their place.

@@ -109,6 +109,9 @@ pub fn up(layout: &Layout, options: &Options) -> Result<Up> {
     let mut hidden = Vec::new();
     if !was_running {
         hidden = ranges::hidden(&v4)?;
+        if let Some(v6) = &v6 {
+            hidden.extend(ranges::hidden(v6)?);
+        }
         prepare(layout, &cluster)?;
         start_supervisor(layout, options.foreground)?;
     }

@@ -6,6 +6,7 @@ mod node_restriction;
 mod pod_security;
 mod priority;
 mod service_account;
+mod service_sources;
 mod toleration_seconds;
 
 use std::{
@@ -114,6 +115,7 @@ pub fn plugins(pod_security: PodSecurityConfig) -> Vec<Box<dyn Plugin>> {
         Box::new(PodSecurity { config: pod_security }),
         Box::new(priority::Priority),
         Box::new(toleration_seconds::DefaultTolerationSeconds),
+        Box::new(service_sources::ServiceSources),
     ]
 }
 

@@ -11,6 +11,7 @@ use crate::store::engine::Volatile;
 
 mod nodes;
 mod pod_security;
+mod services;
 mod tokens;
 
 struct Server(Arc<ApiServer>);

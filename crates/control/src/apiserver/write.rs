@@ -257,6 +257,7 @@ impl ApiServer {
         defaults::apply(resource, &mut object);
         self.confirm_no_escalation(route, context, &object, None)?;
         strategy::prepare_create(resource, &mut object);
+        self.services.prepare(resource, &mut object, None)?;
 
         let errors = validation::validate_create(resource, &object);
         if !errors.is_empty() {
@@ -412,7 +413,9 @@ impl ApiServer {
                     self.admission_request(Operation::Update, route, context, &route.name, Some(old));
                 admission::mutate(&self.admission, &request, &mut new)?;
                 strategy::prepare_update(resource, part, &mut new, old);
-                services::carry_over(resource, &mut new, old);
+                if part.is_empty() {
+                    self.services.prepare(resource, &mut new, Some(old))?;
+                }
                 new["metadata"]["resourceVersion"] = current.revision.to_string().into();
                 self.confirm_no_escalation(route, context, &new, Some(old))?;
 

@@ -38,7 +38,7 @@ pub fn config(dir: &Path) -> control::Config {
         audit: Some(audit(dir)),
         admin: listen("run/control.sock"),
         nodes: vec![("node-1".into(), listen("run/nodes/node-1/control.sock"))],
-        service_cidr: "10.96.0.0/16".into(),
+        service_cidrs: vec!["10.96.0.0/16".into()],
         cluster_id: "c0ffee".into(),
         name_service: None,
         pod_security: Default::default(),

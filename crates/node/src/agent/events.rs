@@ -60,6 +60,17 @@ pub fn policy_reference(policy: &NetworkPolicy) -> ObjectReference {
     }
 }
 
+/// A Service by namespace and name.
+pub fn service_reference((namespace, name): &(String, String)) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Service".into()),
+        name: Some(name.clone()),
+        namespace: Some(namespace.clone()),
+        ..Default::default()
+    }
+}
+
 /// Where events go; cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {

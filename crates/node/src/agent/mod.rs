@@ -111,9 +111,19 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let serving =
         crate::server::serve(socket, vec![0, config.control_uid], Arc::new(backend::Containers(ctx.clone())));
     let (reporter, node) = (ctx.recorder.clone(), config.node.clone());
-    tokio::spawn(net::follow_services(ctx.client.clone(), ctx.net.clone(), node.clone(), move |error| {
-        let message = format!("the node's packet filter could not be programmed with Services: {error}");
-        reporter.node(&node, events::Kind::Warning, "PacketFilterFailed", &message);
+    tokio::spawn(net::follow_services(ctx.client.clone(), ctx.net.clone(), node.clone(), move |failure| {
+        match failure {
+            net::ServiceFailure::Table(error) => {
+                let message =
+                    format!("the node's packet filter could not be programmed with Services: {error}");
+                reporter.node(&node, events::Kind::Warning, "PacketFilterFailed", &message);
+            }
+            net::ServiceFailure::HealthCheck(error) => {
+                let service = events::service_reference(&error.service);
+                let message = format!("node {node} {error}");
+                reporter.object(service, events::Kind::Warning, "FailedToStartServiceHealthcheck", &message);
+            }
+        }
     }));
     let mut cluster = watch::Cluster::new(ctx.clone(), announced.1);
     // Policies and pods are known before the node says that it is Ready, so that no pod starts unguarded.

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
+use super::health::{HealthCheck, HealthCheckError, HealthChecks};
 use super::services::{self, Service, ServiceChange, ServiceName, Slice};
 use super::{NetError, NodeNet};
 
@@ -19,33 +20,57 @@ const BATCH: usize = 512;
 enum Event {
     Service(Box<watcher::Event<v1::Service>>),
     Slice(Box<watcher::Event<EndpointSlice>>),
+    /// The zone this node is in.
+    Zone(Option<String>),
 }
 
-/// Follows Services and EndpointSlices and writes what they ask into the node's table, from their first lists on; ends
-/// only with its watches. What the kernel refuses is told to `failed`, and tried again with the Service's next event.
-pub async fn follow(client: kube::Client, net: Arc<NodeNet>, node: String, failed: impl Fn(NetError)) {
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What of Services could not be done on this node.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Table(NetError),
+    #[error(transparent)]
+    HealthCheck(HealthCheckError),
+}
+
+/// Follows Services and EndpointSlices, writes what they ask into the node's table, and answers their health checks, from
+/// their first lists on; ends only with its watches. What could not be done is told to `failed`, and tried again with the
+/// Service's next event.
+pub async fn follow(client: kube::Client, net: Arc<NodeNet>, node: String, failed: impl Fn(Failure)) {
     // The watchers tell of their errors by trying again; what they have listed stays as it was.
     let all_services = watcher(Api::<v1::Service>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .filter_map(async |event| event.ok().map(|event| Event::Service(Box::new(event))));
-    let all_slices = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default())
+    let all_slices = watcher(Api::<EndpointSlice>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .filter_map(async |event| event.ok().map(|event| Event::Slice(Box::new(event))));
-    let mut events = stream::select(all_services.boxed(), all_slices.boxed()).ready_chunks(BATCH);
+    let this = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let zones = watcher(Api::<v1::Node>::all(client), this).default_backoff().applied_objects().filter_map(
+        async |node| Some(Event::Zone(node.ok()?.metadata.labels.unwrap_or_default().remove(ZONE))),
+    );
+    let lists = stream::select(all_services.boxed(), all_slices.boxed());
+    let mut events = stream::select(lists, zones.boxed()).ready_chunks(BATCH);
     let mut seen = Seen { node, ..Seen::default() };
     let mut written = false;
+    let mut checks = HealthChecks::default();
     while let Some(batch) = events.next().await {
         batch.into_iter().for_each(|event| seen.take(event));
         // A Service without its endpoints would refuse connections: nothing is written before both are listed.
         if !(seen.services_listed && seen.slices_listed) {
             continue;
         }
-        let changes = seen.changes();
+        let (changes, health): (Vec<_>, Vec<_>) = seen.changes().into_iter().unzip();
+        let names: Vec<ServiceName> = changes.iter().map(|change| change.name.clone()).collect();
         let done = if written { net.change_services(changes) } else { net.set_services(changes) };
         written = true;
+        let healthy = done.is_ok();
         if let Err(error) = done {
-            failed(error);
+            failed(Failure::Table(error));
         }
+        let refused = checks.change(names.into_iter().zip(health), healthy).await;
+        refused.into_iter().for_each(|error| failed(Failure::HealthCheck(error)));
     }
 }
 
@@ -57,6 +82,7 @@ fn key_of(object: &impl kube::Resource) -> ServiceName {
 #[derive(Default)]
 struct Seen {
     node: String,
+    zone: Option<String>,
     services: HashMap<ServiceName, Service>,
     /// By their own names, with the Service they belong to.
     slices: HashMap<ServiceName, (ServiceName, Slice)>,
@@ -74,6 +100,11 @@ impl Seen {
         match event {
             Event::Service(event) => self.take_service(*event),
             Event::Slice(event) => self.take_slice(*event),
+            Event::Zone(zone) if zone != self.zone => {
+                self.zone = zone;
+                self.dirty.extend(self.services.keys().cloned());
+            }
+            Event::Zone(_) => {}
         }
     }
 
@@ -150,15 +181,17 @@ impl Seen {
     }
 
     /// The Services that something happened to since the last call.
-    fn changes(&mut self) -> Vec<ServiceChange> {
+    fn changes(&mut self) -> Vec<(ServiceChange, Option<HealthCheck>)> {
         let dirty: Vec<ServiceName> = self.dirty.drain().collect();
         let change = |name: ServiceName| {
             let keys = self.slices_of.get(&name);
             let slices = || keys.into_iter().flatten().filter_map(|key| Some(&self.slices.get(key)?.1));
             let slices: Vec<&Slice> = slices().collect();
             let service = self.services.get(&name);
-            let ports = service.map(|service| services::ports(service, slices.iter().copied()));
-            ServiceChange { name, ports: ports.unwrap_or_default() }
+            let zone = self.zone.as_deref();
+            let ports = service.map(|service| services::ports(service, slices.iter().copied(), zone));
+            let health = service.and_then(|service| services::health_check(service, slices.into_iter()));
+            (ServiceChange { name, ports: ports.unwrap_or_default() }, health)
         };
         dirty.into_iter().map(change).collect()
     }
@@ -193,7 +226,7 @@ mod tests {
             let mut changes: Vec<_> = seen
                 .changes()
                 .into_iter()
-                .map(|change| {
+                .map(|(change, _)| {
                     let answering = change.ports.iter().map(|port| port.all.iter().count());
                     (change.name.1, answering.collect())
                 })

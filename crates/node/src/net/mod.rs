@@ -11,6 +11,7 @@ mod exprs;
 pub mod fabric;
 mod family;
 mod follow;
+mod health;
 mod listener;
 mod machine;
 mod node_net;
@@ -22,7 +23,8 @@ pub mod services;
 mod state;
 mod table;
 
-pub use follow::follow as follow_services;
+pub use follow::{Failure as ServiceFailure, follow as follow_services};
+pub use health::{HealthCheck, HealthCheckError, HealthChecks, LocalEndpoints};
 pub use node_net::NodeNet;
 pub(crate) use pods::YOUNGEST;
 pub use pods::{

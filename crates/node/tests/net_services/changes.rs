@@ -1,7 +1,7 @@
 //! Services that change: nobody answers, policies forbid, agents restart.
 
 use node::net::Protocol;
-use testkit::net::{GRACE, PATIENCE, echoes};
+use testkit::net::{GRACE, PATIENCE, echoes, udp_echoes};
 
 use super::*;
 
@@ -50,6 +50,31 @@ fn policies_judge_what_is_behind_a_service() {
     cluster.apply(&[namespace("foo", &[]), policy(DENY_INGRESS)]);
     assert!(!echoes(&mut stream, GRACE), "the established connection too");
     assert!(client.netns.connect(at(CLUSTER_IP), GRACE).is_err());
+}
+
+#[test]
+fn flows_through_an_ipv6_service_end_with_what_allows_them() {
+    needs_root!("flows_through_an_ipv6_service_end_with_what_allows_them");
+    let cluster = Cluster::dual(2);
+    let server = cluster.pod(1, pod("foo", "server", &[]));
+    let client = cluster.pod(0, pod("foo", "client", &[]));
+    server.netns.echo(&[8080], &[8080]).unwrap();
+    let cluster_ip: IpAddr = "fd00:cf:96::7".parse().unwrap();
+    let service = |protocol: Protocol| {
+        let all = Backends::of([SocketAddr::V6(server.at6(8080))]);
+        let (inside, outside, external_ips) = (all.clone(), all.clone(), BTreeSet::new());
+        ServicePort { cluster_ip, external_ips, inside, outside, all, ..port(protocol, &[]) }
+    };
+    cluster.serve([Protocol::Tcp, Protocol::Udp].map(service).into());
+    let to = SocketAddr::new(cluster_ip, 80);
+    let mut stream = client.netns.connect(to, PATIENCE).unwrap();
+    let socket = client.netns.udp(to).unwrap();
+    assert!(echoes(&mut stream, PATIENCE) && udp_echoes(&socket, PATIENCE));
+    cluster.apply(&[namespace("foo", &[]), policy(DENY_INGRESS)]);
+    assert!(!echoes(&mut stream, GRACE), "the established connection");
+    assert!(!udp_echoes(&socket, GRACE), "datagrams of a known port");
+    assert!(client.netns.connect(to, GRACE).is_err(), "a new connection");
+    assert!(client.netns.connect(server.at6(8080), GRACE).is_err(), "nor past the Service");
 }
 
 #[test]

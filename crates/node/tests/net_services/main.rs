@@ -8,6 +8,7 @@ mod affinity;
 mod api_server;
 mod changes;
 mod policies;
+mod sctp;
 mod spread;
 mod udp;
 

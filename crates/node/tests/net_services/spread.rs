@@ -172,28 +172,3 @@ fn a_dual_stack_service_answers_in_both_families() {
         assert_eq!(node.net.verify().unwrap(), [""; 0]);
     }
 }
-
-#[test]
-fn sctp_is_translated() {
-    needs_root!("sctp_is_translated");
-    let cluster = Cluster::new(2);
-    let client = cluster.pod(0, pod("foo", "client", &[]));
-    let server = cluster.pod(1, pod("foo", "server", &[]));
-    cluster.serve(vec![port(Protocol::Sctp, &[server.at(8080)])]);
-    let sniffer = server.netns.sniffer(132).unwrap();
-    // No machine needs SCTP sockets to see what becomes of an INIT.
-    let mut init = vec![0x30, 0x39, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0];
-    init.extend([1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0x10, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-    let sum = crc32c(&init).to_le_bytes();
-    init[8..12].copy_from_slice(&sum);
-    client.netns.raw_sender().unwrap().send(client.ip, CLUSTER_IP, 132, &init).unwrap();
-    let packet = sniffer.next(PATIENCE, |_| true).expect("the INIT arrives at the endpoint");
-    assert_eq!((packet.source, packet.payload[2..4].to_vec()), (client.ip, 8080u16.to_be_bytes().to_vec()));
-}
-
-/// RFC 9260, appendix A.
-fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0u32.wrapping_sub(crc & 1)))
-    })
-}

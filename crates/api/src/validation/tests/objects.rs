@@ -270,6 +270,28 @@ fn services() {
             ),
             ("/spec/clusterIP", json!("None"), &[]),
             (
+                "/spec/clusterIPs",
+                json!(["10.96.0.1"]),
+                &[
+                    "spec.clusterIPs: Invalid value: [\"10.96.0.1\"]: must be empty when `clusterIP` is not specified",
+                ],
+            ),
+            (
+                "/spec/ipFamilies",
+                json!(["IPv4", "IPv4", "IPv5"]),
+                &[
+                    "spec.ipFamilies[1]: Duplicate value: \"IPv4\"",
+                    "spec.ipFamilies[2]: Unsupported value: \"IPv5\": supported values: \"IPv4\", \"IPv6\"",
+                ],
+            ),
+            (
+                "/spec/ipFamilyPolicy",
+                json!("DualStack"),
+                &[
+                    "spec.ipFamilyPolicy: Unsupported value: \"DualStack\": supported values: \"PreferDualStack\", \"RequireDualStack\", \"SingleStack\"",
+                ],
+            ),
+            (
                 "/spec/externalTrafficPolicy",
                 json!("Local"),
                 &[
@@ -294,6 +316,35 @@ fn services() {
     assert_eq!(
         update("", "Service", "", has("10.96.0.2"), has("10.96.0.1")),
         ["spec.clusterIPs[0]: Invalid value: [\"10.96.0.2\"]: may not change once set"]
+    );
+    let ips = |ips: Value| with(has("10.96.0.1"), "/spec/clusterIPs", ips);
+    for (list, expected) in [
+        (json!(["10.96.0.1", "fd00:96::1"]), ""),
+        (
+            json!(["10.96.0.1", "10.96.0.2"]),
+            "spec.clusterIPs: Invalid value: [\"10.96.0.1\",\"10.96.0.2\"]: may specify no more than one IP for each IP family",
+        ),
+        (
+            json!(["10.96.0.2"]),
+            "spec.clusterIPs: Invalid value: [\"10.96.0.2\"]: first value must match `clusterIP`",
+        ),
+        (
+            json!(["10.96.0.1", "fd00:96::1", "fd00:96::2"]),
+            "spec.clusterIPs: Invalid value: [\"10.96.0.1\",\"fd00:96::1\",\"fd00:96::2\"]: may only hold up to 2 values",
+        ),
+    ] {
+        assert_eq!(create("", "Service", ips(list)).concat(), expected);
+    }
+    let both = ips(json!(["10.96.0.1", "fd00:96::1"]));
+    assert_eq!(
+        update("", "Service", "", has("10.96.0.1"), both.clone()),
+        [
+            "spec.ipFamilyPolicy: Invalid value: null: must be set to 'SingleStack' when releasing the secondary clusterIP"
+        ]
+    );
+    assert_eq!(
+        update("", "Service", "", ips(json!(["10.96.0.1", "fd00:96::2"])), both),
+        ["spec.clusterIPs[1]: Invalid value: [\"10.96.0.1\",\"fd00:96::2\"]: may not change once set"]
     );
     let named = with(good, "/metadata/name", json!("1web"));
     assert!(

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use policy::workload::{is_finished, is_ready};
 
@@ -158,19 +160,34 @@ fn endpoint(
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let serving = is_ready(pod);
     let node_name = pod.spec.as_ref().and_then(|s| s.node_name.clone());
+    let zone = node_name.as_deref().and_then(zone);
+    let ready = publish_all || serving && !terminating;
+    let distribution = service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref());
     Endpoint {
         addresses: vec![address],
+        hints: distribution
+            .filter(|_| ready)
+            .and_then(|wanted| hints(wanted, node_name.as_ref(), zone.as_ref())),
         conditions: Some(EndpointConditions {
-            ready: Some(publish_all || serving && !terminating),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
-        zone: node_name.as_deref().and_then(zone),
+        zone,
         node_name,
         target_ref: Some(reference(pod)),
         ..Endpoint::default()
     }
+}
+
+/// Whose traffic an endpoint is for, after the Service's `trafficDistribution` (`endpointslice/trafficdist`). Nodes keep to it
+/// where all ready endpoints say so.
+fn hints(distribution: &str, node: Option<&String>, zone: Option<&String>) -> Option<EndpointHints> {
+    let for_nodes = node.filter(|_| distribution == "PreferSameNode");
+    let for_nodes = for_nodes.map(|name| vec![ForNode { name: name.clone() }]);
+    let for_zones = zone.map(|name| vec![ForZone { name: name.clone() }]);
+    (for_nodes.is_some() || for_zones.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
 #[cfg(test)]
@@ -247,6 +264,24 @@ pub(super) mod tests {
         assert_eq!(groups_of(&service(json!({})), &pods).len(), 2);
         let none = groups_of(&service(json!({})), &[]);
         assert!(none.len() == 1 && none[0].endpoints.is_empty() && none[0].ports.is_empty());
+    }
+
+    #[test]
+    fn ready_endpoints_say_whose_traffic_they_are_for_where_the_service_asks() {
+        let pods = [pod("a", "10.0.0.1", true, 8080), pod("b", "10.0.0.2", false, 8080)];
+        let zone = json!({"forZones": [{"name": "zone of n"}]});
+        let node = json!({"forNodes": [{"name": "n"}], "forZones": [{"name": "zone of n"}]});
+        for (distribution, expected) in [
+            (Value::Null, &Value::Null),
+            (json!("PreferClose"), &zone),
+            (json!("PreferSameZone"), &zone),
+            (json!("PreferSameNode"), &node),
+        ] {
+            let groups = groups_of(&service(json!({"trafficDistribution": distribution})), &pods);
+            let hints: Vec<Value> =
+                groups[0].endpoints.iter().map(|e| serde_json::to_value(&e.hints).unwrap()).collect();
+            assert_eq!(hints, [expected.clone(), Value::Null], "{distribution}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 use policy::network_policy::ir::Protocol;
 
+use super::super::health::{HealthCheck, LocalEndpoints};
 use super::{Backends, ServiceChange, ServiceName, ServicePort};
 
 /// What of a Service concerns a node.
@@ -21,6 +22,8 @@ pub struct Service {
     outside: TrafficPolicy,
     affinity: Option<u32>,
     ports: Vec<Port>,
+    /// Where balancers ask for endpoints on this node, under `externalTrafficPolicy: Local`.
+    health_check: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,74 @@ struct Endpoint {
     address: IpAddr,
     here: bool,
     state: State,
+    /// Of Services with `trafficDistribution`.
+    hints: Option<Box<Hints>>,
+}
+
+/// Whose traffic an endpoint is for, as its slice says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hints {
+    /// Whether it is for this node; None: no nodes are named.
+    node: Option<bool>,
+    zones: Vec<String>,
+}
+
+impl Hints {
+    fn of(endpoint: &ApiEndpoint, node: &str) -> Option<Box<Hints>> {
+        let hints = endpoint.hints.as_ref()?;
+        let nodes = hints.for_nodes.as_ref().filter(|nodes| !nodes.is_empty());
+        Some(Box::new(Hints {
+            node: nodes.map(|nodes| nodes.iter().any(|one| one.name == node)),
+            zones: hints.for_zones.iter().flatten().map(|zone| zone.name.clone()).collect(),
+        }))
+    }
+}
+
+/// An endpoint of one port.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    to: SocketAddr,
+    of: &'a Endpoint,
+}
+
+/// Which ready endpoints a node prefers (`topologyModeFromHints`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preference<'a> {
+    None,
+    SameNode,
+    SameZone(&'a str),
+}
+
+impl<'a> Preference<'a> {
+    /// Hints count only where every ready endpoint has them and one is for here: traffic must have somewhere to go.
+    fn of(candidates: &[Candidate<'_>], zone: Option<&'a str>) -> Preference<'a> {
+        let ready = || candidates.iter().filter(|one| one.of.state == State::Ready).map(|one| &one.of.hints);
+        let nodes = || ready().map(|hints| hints.as_ref().and_then(|hints| hints.node));
+        if nodes().all(|node| node.is_some()) && nodes().any(|node| node == Some(true)) {
+            return Preference::SameNode;
+        }
+        let zones = || ready().map(|hints| hints.as_ref().map_or(&[][..], |hints| &hints.zones));
+        match zone {
+            Some(zone)
+                if zones().all(|zones| !zones.is_empty())
+                    && zones().any(|zones| zones.iter().any(|one| one == zone)) =>
+            {
+                Preference::SameZone(zone)
+            }
+            _ => Preference::None,
+        }
+    }
+
+    fn takes(self, endpoint: &Endpoint) -> bool {
+        let hints = endpoint.hints.as_ref();
+        match self {
+            Preference::None => true,
+            Preference::SameNode => hints.is_some_and(|hints| hints.node == Some(true)),
+            Preference::SameZone(zone) => {
+                hints.is_some_and(|hints| hints.zones.iter().any(|one| one == zone))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +195,11 @@ impl Service {
             outside: policy(&spec.external_traffic_policy),
             affinity,
             ports: ports.collect(),
+            health_check: spec
+                .health_check_node_port
+                .and_then(port_number)
+                .filter(|_| spec.type_.as_deref() == Some("LoadBalancer"))
+                .filter(|_| policy(&spec.external_traffic_policy) == TrafficPolicy::Local),
         })
     }
 }
@@ -146,6 +222,7 @@ impl Slice {
                 address: endpoint.addresses.first()?.parse().ok()?,
                 here: endpoint.node_name.as_deref() == Some(node),
                 state: State::of(endpoint)?,
+                hints: Hints::of(endpoint, node),
             })
         });
         let slice = Slice { ports: ports.collect(), endpoints: endpoints.collect() };
@@ -169,7 +246,7 @@ impl State {
     }
 }
 
-/// All Services of a list as the node of that name programs them, for those who follow no changes.
+/// All Services of a list as the node of that name programs them if it is in no zone, for those who follow no changes.
 pub fn from_api<'a>(
     services: impl IntoIterator<Item = &'a v1::Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
@@ -185,26 +262,30 @@ pub fn from_api<'a>(
     });
     let change = |(name, service): (ServiceName, Service)| {
         let slices = by_service.get(&name).map(Vec::as_slice).unwrap_or_default();
-        let ports = ports(&service, slices.iter());
+        let ports = ports(&service, slices.iter(), None);
         ServiceChange { name, ports }
     };
     parsed.map(change).collect()
 }
 
-/// The ports of a Service as a node programs them.
-pub fn ports<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice> + Clone) -> Vec<ServicePort> {
+/// The ports of a Service as a node of that zone programs them.
+pub fn ports<'a>(
+    service: &Service,
+    slices: impl Iterator<Item = &'a Slice> + Clone,
+    zone: Option<&str>,
+) -> Vec<ServicePort> {
     let mut ports = Vec::new();
     for port in &service.ports {
         for cluster_ip in &service.cluster_ips {
             let same_family = |ip: &IpAddr| ip.is_ipv4() == cluster_ip.is_ipv4();
-            let mut endpoints: Vec<(SocketAddr, bool, State)> = Vec::new();
+            let mut endpoints: Vec<Candidate<'_>> = Vec::new();
             for slice in slices.clone() {
                 let named = slice.ports.iter().find(|(name, p, _)| *name == port.name && *p == port.protocol);
                 let Some((_, _, target)) = named else { continue };
                 let same = slice.endpoints.iter().filter(|endpoint| same_family(&endpoint.address));
-                endpoints.extend(same.map(|e| (SocketAddr::new(e.address, *target), e.here, e.state)));
+                endpoints.extend(same.map(|of| Candidate { to: SocketAddr::new(of.address, *target), of }));
             }
-            let all = choose(&endpoints, TrafficPolicy::Cluster);
+            let all = choose(&endpoints, TrafficPolicy::Cluster, zone);
             ports.push(ServicePort {
                 protocol: port.protocol,
                 port: port.port,
@@ -212,8 +293,8 @@ pub fn ports<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice> + Cl
                 external_ips: service.external_ips.iter().copied().filter(same_family).collect(),
                 node_port: port.node_port,
                 affinity: service.affinity,
-                inside: choose(&endpoints, service.inside),
-                outside: choose(&endpoints, service.outside),
+                inside: choose(&endpoints, service.inside, zone),
+                outside: choose(&endpoints, service.outside, zone),
                 all,
             });
         }
@@ -221,17 +302,38 @@ pub fn ports<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice> + Cl
     ports
 }
 
-/// Ready endpoints; where there are none, those that end but still answer.
-fn choose(endpoints: &[(SocketAddr, bool, State)], policy: TrafficPolicy) -> Backends {
-    let here_only = policy == TrafficPolicy::Local;
+/// What the Service's health check says on this node; None: it has none.
+pub fn health_check<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> Option<HealthCheck> {
+    let port = service.health_check?;
+    // The same pod may be in several slices, one for each set of ports.
+    let local: BTreeSet<IpAddr> = slices
+        .flat_map(|slice| &slice.endpoints)
+        .filter(|endpoint| endpoint.here && endpoint.state == State::Ready)
+        .map(|endpoint| endpoint.address)
+        .collect();
+    let v4 = local.iter().filter(|address| address.is_ipv4()).count();
+    Some(HealthCheck { port, local: LocalEndpoints { v4, v6: local.len() - v4 } })
+}
+
+/// Ready endpoints, the preferred ones where there are such; where none is ready, those that end but still answer.
+fn choose(candidates: &[Candidate<'_>], policy: TrafficPolicy, zone: Option<&str>) -> Backends {
+    // A policy that knows this node alone has nothing to prefer.
+    let (here_only, preference) = match policy {
+        TrafficPolicy::Local => (true, Preference::None),
+        TrafficPolicy::Cluster => (false, Preference::of(candidates, zone)),
+    };
     for wanted in [State::Ready, State::Draining] {
-        let chosen = endpoints.iter().filter(|(_, here, state)| *state == wanted && (*here || !here_only));
-        match Backends::of(chosen.map(|(address, _, _)| *address)) {
+        let chosen = candidates.iter().filter(|one| {
+            one.of.state == wanted
+                && (one.of.here || !here_only)
+                && (wanted == State::Draining || preference.takes(one.of))
+        });
+        match Backends::of(chosen.map(|one| one.to)) {
             Backends::Any(chosen) => return Backends::Any(chosen),
             Backends::Nobody | Backends::NobodyHere => {}
         }
     }
-    if endpoints.is_empty() { Backends::Nobody } else { Backends::NobodyHere }
+    if candidates.is_empty() { Backends::Nobody } else { Backends::NobodyHere }
 }
 
 #[cfg(test)]
@@ -272,7 +374,7 @@ mod tests {
                 {"addresses": ["10.244.1.3"], "nodeName": "node-1", "conditions": {"ready": false}},
             ]),
         );
-        let ports = ports(&service, [&slice].into_iter());
+        let ports = ports(&service, [&slice].into_iter(), None);
         assert_eq!(ports.len(), 2);
         assert_eq!(ports[0].inside, any(&["10.244.1.2:8080", "10.244.2.2:8080"]));
         assert_eq!(ports[0].node_port, Some(30123));
@@ -308,10 +410,69 @@ mod tests {
             );
             for (policy, expected) in [("Cluster", cluster), ("Local", local)] {
                 let spec = json!({"clusterIP": "10.96.0.7", "internalTrafficPolicy": policy, "ports": [{"port": 80}]});
-                let ports = ports(&service(spec), [&slice].into_iter());
+                let ports = ports(&service(spec), [&slice].into_iter(), None);
                 assert_eq!(ports[0].inside, expected, "{policy}: {on_node} here, {elsewhere} elsewhere");
             }
         }
+    }
+
+    /// Hints of the endpoints (node-1 in zone a, node-2 in zone a, node-3 in zone b), the zone of node-1, and who of them is
+    /// chosen there.
+    #[test]
+    fn traffic_is_kept_near_where_every_endpoint_says_whom_it_is_for() {
+        let near =
+            |node: &str, zone: &str| json!({"forNodes": [{"name": node}], "forZones": [{"name": zone}]});
+        let zone = |zone: &str| json!({"forZones": [{"name": zone}]});
+        let none = Value::Null;
+        let cases = [
+            ([none.clone(), none.clone(), none.clone()], Some("a"), "1 2 3"),
+            ([zone("a"), zone("a"), zone("b")], Some("a"), "1 2"),
+            ([zone("a"), zone("a"), zone("b")], Some("c"), "1 2 3"),
+            ([zone("a"), zone("a"), zone("b")], None, "1 2 3"),
+            ([zone("a"), zone("a"), none.clone()], Some("a"), "1 2 3"),
+            ([near("node-1", "a"), near("node-2", "a"), near("node-3", "b")], Some("a"), "1"),
+            ([near("node-1", "a"), near("node-2", "a"), near("node-3", "b")], None, "1"),
+            // Nobody on this node: its zone.
+            ([near("node-4", "a"), near("node-2", "a"), near("node-3", "b")], Some("a"), "1 2"),
+        ];
+        for (hints, own, expected) in cases {
+            let endpoints: Vec<Value> = hints
+                .iter()
+                .enumerate()
+                .map(|(at, hints)| {
+                    let (address, node) = (format!("10.244.0.{}", at + 1), format!("node-{}", at + 1));
+                    json!({"addresses": [address], "nodeName": node, "hints": hints})
+                })
+                .collect();
+            let slice = slice(json!([{"name": "", "port": 80}]), json!(endpoints));
+            let chosen = |policy: &str| -> Vec<String> {
+                let spec = json!({"clusterIP": "10.96.0.7", "internalTrafficPolicy": policy, "ports": [{"port": 80}]});
+                let ports = ports(&service(spec), [&slice].into_iter(), own);
+                ports[0].inside.iter().map(|to| to.ip().to_string().split_off(9)).collect()
+            };
+            assert_eq!(chosen("Cluster").join(" "), expected, "{hints:?} in {own:?}");
+            assert_eq!(chosen("Local").join(" "), "1", "{hints:?}: a policy Local is stronger");
+        }
+    }
+
+    #[test]
+    fn a_health_check_counts_ready_pods_of_this_node() {
+        let spec = |policy: &str| {
+            json!({"type": "LoadBalancer", "clusterIP": "10.96.0.7", "externalTrafficPolicy": policy,
+                   "healthCheckNodePort": 30999, "ports": [{"port": 80}]})
+        };
+        let going = json!({"ready": false, "serving": true, "terminating": true});
+        let endpoints = json!([
+            {"addresses": ["10.244.1.2"], "nodeName": "node-1"},
+            {"addresses": ["10.244.1.3"], "nodeName": "node-1"},
+            {"addresses": ["10.244.1.4"], "nodeName": "node-1", "conditions": going},
+            {"addresses": ["10.244.2.2"], "nodeName": "node-2"},
+        ]);
+        let slices = ["a", "b"].map(|name| slice(json!([{"name": name, "port": 80}]), endpoints.clone()));
+        let local = LocalEndpoints { v4: 2, v6: 0 };
+        let expected = Some(HealthCheck { port: 30999, local });
+        assert_eq!(health_check(&service(spec("Local")), slices.iter()), expected);
+        assert_eq!(health_check(&service(spec("Cluster")), slices.iter()), None);
     }
 
     #[test]
@@ -335,7 +496,7 @@ mod tests {
             "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2", "ipMode": "VIP"}, {"ip": "192.0.2.3", "ipMode": "Proxy"}]}},
         });
         let service = Service::from_api(&serde_json::from_value(object).unwrap()).1.unwrap();
-        let ports = ports(&service, [].into_iter());
+        let ports = ports(&service, [].into_iter(), None);
         let expected: BTreeSet<IpAddr> = ["192.0.2.1", "192.0.2.2"].map(|a| a.parse().unwrap()).into();
         assert_eq!((&ports[0].external_ips, ports[0].affinity), (&expected, Some(10_800)));
     }

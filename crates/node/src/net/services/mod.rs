@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use policy::network_policy::ir::Protocol;
 
-pub use from_api::{Service, Slice, from_api, ports};
+pub use from_api::{Service, Slice, from_api, health_check, ports};
 pub(super) use stale::Stale;
 pub(super) use state::Services;
 pub use state::TooMany;
