@@ -222,14 +222,16 @@ fn who_may_edit_a_namespace_gets_no_further() {
     no_way_from_a_host_path(&jane);
 }
 
-/// Root in a container that is shown the whole of its node, and in one that is privileged as well: no socket there lets it
-/// be the node, or more than that, and what the cluster keeps for itself is not there.
+/// Root in a container that is shown the whole of its node, in one that is privileged as well, and in one that sees the
+/// node's processes: no socket there lets it be the node, or more than that, and what the cluster keeps for itself is not there.
 fn no_way_from_a_host_path(jane: &Somebody<'_>) {
     let cluster = jane.cluster;
-    for (name, security) in [("root", "{}"), ("privileged", "{\"privileged\":true}")] {
+    for (name, security, host_pid) in
+        [("root", "{}", false), ("privileged", "{\"privileged\":true}", false), ("watcher", "{}", true)]
+    {
         let pod = format!(
             r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"loose"}},"spec":{{
-                "terminationGracePeriodSeconds":0,"volumes":[{{"name":"host","hostPath":{{"path":"/"}}}}],
+                "hostPID":{host_pid},"terminationGracePeriodSeconds":0,"volumes":[{{"name":"host","hostPath":{{"path":"/"}}}}],
                 "containers":[{{"name":"c","image":"cofferdam/tool","securityContext":{security},
                     "volumeMounts":[{{"name":"host","mountPath":"/host"}}]}}]}}}}"#
         );
@@ -260,6 +262,13 @@ fn no_way_from_a_host_path(jane: &Somebody<'_>) {
         {
             let read = tool(&["cat", &format!("{data}/{file}")]);
             assert!(text(&read).contains("No such file"), "{name}: {file}: {}", text(&read));
+        }
+        if host_pid {
+            // The first process of the node holds the directory of the sockets as its standard output.
+            for path in ["/proc/1/fd/1/control.sock", "/proc/1/root/run/cofferdam/node.json"] {
+                let read = tool(&["cat", path]);
+                assert!(text(&read).contains("Permission denied"), "{name}: {path}: {}", text(&read));
+            }
         }
         jane.waits_for(&["-n", "loose", "delete", "pod", name]);
     }

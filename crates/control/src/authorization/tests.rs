@@ -126,6 +126,21 @@ async fn a_node_reaches_what_its_pods_refer_to() {
     assert!(!ask(&authorizer, &impostor, "get /secrets d pull").is_allowed(), "the name alone makes no node");
 }
 
+/// Of a pod that a node runs by itself only the node is remembered: else whoever wrote one could point a node at secrets.
+#[tokio::test]
+async fn a_mirror_pod_opens_nothing_to_its_node() {
+    let store = Store::open(Volatile).unwrap();
+    let authorizer = Authorizer::new(&store);
+    let mut mirror = pod("1", 1, "n1", json!({}));
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    put(&store, "/pods/d/a", mirror).await;
+    let n1 = User::node("n1");
+    assert!(ask(&authorizer, &n1, "get /pods d a").is_allowed());
+    for asked in ["get /secrets d pull", "get /configmaps d all", "create /serviceaccounts/token d sa"] {
+        assert!(!ask(&authorizer, &n1, asked).is_allowed(), "{asked}");
+    }
+}
+
 #[tokio::test]
 async fn references_follow_the_pods() {
     let store = Store::open(Volatile).unwrap();

@@ -217,21 +217,3 @@ async fn a_node_reaches_what_its_own_pods_use_and_nothing_else() {
     assert_eq!(refused(&server, "DELETE", &format!("{PODS}/own"), now).await, "");
     assert!(refused(&server, "GET", &format!("{namespace}/secrets/used"), none).await.contains(unrelated));
 }
-
-/// Of a pod that a node runs by itself only the node is remembered: else whoever may make one could point a node at secrets.
-#[tokio::test]
-async fn a_mirror_pod_opens_nothing_to_its_node() {
-    let server = furnished().await;
-    server.created("/api/v1/namespaces/d/secrets", json!({"metadata": {"name": "s"}})).await;
-    let mut mirror = pod("m");
-    mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
-    mirror["spec"]["nodeName"] = "node-1".into();
-    mirror["spec"]["imagePullSecrets"] = json!([{"name": "s"}]);
-    let (code, why) = server.ask("POST", PODS, mirror).await;
-    if code == 201 {
-        let got = refused(&server, "GET", "/api/v1/namespaces/d/secrets/s", Value::Null).await;
-        assert!(got.contains("no relationship found"), "{got}");
-    } else {
-        assert!(why["message"].as_str().unwrap().contains("mirror pod"), "{why}");
-    }
-}

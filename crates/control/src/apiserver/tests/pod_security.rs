@@ -175,6 +175,38 @@ async fn warn_warns_and_audit_notes_and_neither_refuses() {
     assert_eq!((scaled.code, scaled.warnings.len()), (200, 0));
 }
 
+/// Each kind that is served, by what its client is told.
+#[tokio::test]
+async fn every_served_workload_is_let_in_with_a_warning() {
+    let server = furnished().await;
+    server.label(json!({ "enforce": "restricted", "warn": "baseline" })).await;
+    let template = |policy: &str| {
+        let mut spec = privileged("x")["spec"].clone();
+        spec["restartPolicy"] = policy.into();
+        json!({ "metadata": { "labels": { "a": "b" } }, "spec": spec })
+    };
+    let selected = |template: Value| json!({ "metadata": { "name": "w" }, "spec": { "selector": { "matchLabels": { "a": "b" } }, "template": template } });
+    let always = template("Always");
+    for (plural, object) in [
+        ("/api/v1/namespaces/d/podtemplates", json!({ "metadata": { "name": "w" }, "template": always })),
+        (
+            "/api/v1/namespaces/d/replicationcontrollers",
+            json!({ "metadata": { "name": "w" }, "spec": { "template": always } }),
+        ),
+        ("/apis/apps/v1/namespaces/d/daemonsets", selected(always.clone())),
+        (DEPLOYMENTS, selected(always.clone())),
+        ("/apis/apps/v1/namespaces/d/replicasets", selected(always.clone())),
+        (
+            "/apis/batch/v1/namespaces/d/jobs",
+            json!({ "metadata": { "name": "w" }, "spec": { "template": template("Never") } }),
+        ),
+    ] {
+        let answer = server.post(plural, object).await;
+        let why = r#"299 - "would violate PodSecurity "baseline:latest": privileged (container "main" must not set securityContext.privileged=true)""#;
+        assert_eq!((answer.code, answer.warnings), (201, vec![why.to_owned()]), "{plural}: {}", answer.body);
+    }
+}
+
 #[tokio::test]
 async fn every_kind_that_makes_pods_is_warned_at_its_template() {
     let server = furnished().await;
