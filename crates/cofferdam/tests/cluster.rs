@@ -393,6 +393,26 @@ fn pods_outlive_control_and_agent_and_are_taken_over() {
 }
 
 #[test]
+fn up_applies_the_manifests_it_is_given() {
+    if skipped("up_applies_the_manifests_it_is_given", false) {
+        return;
+    }
+    let cluster = Cluster::empty();
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/chapter");
+    let absent = cluster.run(&["up", "-f", "/nonexistent.yaml"]);
+    assert!(!absent.status.success() && text(&absent).contains("/nonexistent.yaml"), "{}", text(&absent));
+    assert!(cluster.pids("supervisor").is_empty(), "a manifest that cannot be read starts no cluster");
+    cluster.ok(&["up", "-f", examples]);
+    for (namespace, policy) in [("foo", "default-deny"), ("shop", "shopping-cart")] {
+        cluster.ok(&["get", "networkpolicy", policy, "-n", namespace]);
+    }
+    // The images of the chapter without a registry.
+    let loaded = cluster.ok(&["image", "load", "--tool"]);
+    assert!(loaded.contains("docker.io/library/nginx:latest"), "{loaded}");
+    wait_for(&cluster, "secure-pod", "Running");
+}
+
+#[test]
 fn two_clusters_run_side_by_side() {
     if skipped("two_clusters_run_side_by_side", false) {
         return;

@@ -51,15 +51,29 @@ pub async fn apply(client: Client, args: ApplyArgs) -> Result<i32> {
     report(run(client, &args, &mut out::stdout()).await)
 }
 
+/// Applies manifests that have been read.
+pub async fn apply_read(client: Client, manifests: &[Manifest]) -> Result<i32> {
+    report(run_read(client, &ApplyArgs::default(), manifests, &mut out::stdout()).await)
+}
+
 /// Writes what standard output gets to `out`.
 pub(super) async fn run(client: Client, args: &ApplyArgs, out: &mut impl Write) -> Result<i32> {
     let manifests = manifests::read_all(&args.filename, args.recursive)?;
     if manifests.is_empty() {
         bail!("error: no objects passed to apply");
     }
+    run_read(client, args, &manifests, out).await
+}
+
+async fn run_read(
+    client: Client,
+    args: &ApplyArgs,
+    manifests: &[Manifest],
+    out: &mut impl Write,
+) -> Result<i32> {
     let remote = Remote::discover(client).await?;
     let mut code = 0;
-    for manifest in &manifests {
+    for manifest in manifests {
         match one(&remote, args, manifest).await {
             Ok(line) => writeln!(out, "{line}")?,
             Err(error) => {

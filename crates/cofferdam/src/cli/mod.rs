@@ -191,6 +191,8 @@ pub fn run(cli: Cli) -> Result<i32> {
             for line in up::missing() {
                 eprintln!("note: {line}");
             }
+            // Before anything starts: what cannot be read is known at once.
+            let manifests = manifests::read_all(&args.file, false)?;
             let foreground = args.foreground.then(foreground::Foreground::start).transpose()?;
             let pod_security = args.pod_security_config.as_deref().map(read_pod_security).transpose()?;
             let options = up::Options {
@@ -211,12 +213,9 @@ pub fn run(cli: Cli) -> Result<i32> {
                 eprintln!("note: {line}");
             }
             tell_up(&layout, &up)?;
-            let code = match args.file.is_empty() {
+            let code = match manifests.is_empty() {
                 true => 0,
-                false => {
-                    let apply = apply::ApplyArgs { filename: args.file, ..Default::default() };
-                    ask(&layout, |client| apply::apply(client, apply))?
-                }
+                false => ask(&layout, |client| async move { apply::apply_read(client, &manifests).await })?,
             };
             if let Some(foreground) = foreground {
                 foreground.wait()?;
