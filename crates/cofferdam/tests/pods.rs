@@ -84,22 +84,6 @@ spec:
 {apiVersion: v1, kind: Pod, metadata: {name: done}, spec: {restartPolicy: Never, containers: [{name: c, image: cofferdam/tool, args: [exit, "0"]}]}}
 "#;
 
-/// Asks for the pod until it is as wanted; 15 s are plenty.
-fn until(cluster: &Cluster, pod: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..150 {
-        let output = cluster.run(&["get", "pod", pod, "-o", "json"]);
-        if let Ok(value) = serde_json::from_slice::<Value>(&output.stdout) {
-            if wanted(&value) {
-                return value;
-            }
-            last = value;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    panic!("pod {pod} is not as expected: {}{}", last["status"], cluster.logs());
-}
-
 fn waiting(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]["state"]["waiting"]
 }
@@ -113,7 +97,7 @@ fn pods_are_told_what_they_ask_for_and_their_ends_are_told() {
     let cluster = Cluster::with_images(1);
     cluster.apply(&PODS.replace("FILLING", &"x".repeat(8000)));
 
-    let told = until(&cluster, "told", |pod| pod["status"]["phase"] == "Running");
+    let told = cluster.pod_until("told", |pod| pod["status"]["phase"] == "Running");
     let exec = |command: &[&str]| {
         let mut arguments = vec!["exec", "told", "-c", "c", "--", "/bin/tool"];
         arguments.extend(command);
@@ -154,16 +138,16 @@ fn pods_are_told_what_they_ask_for_and_their_ends_are_told() {
     assert!(followed, "the file is still {}", exec(&["cat", "/cm/file.txt"]));
     assert_eq!(exec(&["cat", "/only/file.txt"]).trim(), "from a ConfigMap", "a subPath does not follow");
 
-    let oom = until(&cluster, "oom", |pod| pod["status"]["phase"] == "Failed");
+    let oom = cluster.pod_until("oom", |pod| pod["status"]["phase"] == "Failed");
     let ended = &oom["status"]["containerStatuses"][0]["state"]["terminated"];
     assert_eq!((&ended["reason"], &ended["exitCode"]), (&"OOMKilled".into(), &137.into()), "{ended}");
 
-    let crash = until(&cluster, "crash", |pod| waiting(pod)["reason"] == "CrashLoopBackOff");
+    let crash = cluster.pod_until("crash", |pod| waiting(pod)["reason"] == "CrashLoopBackOff");
     let last = &crash["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert!(last["message"].as_str().is_some_and(|message| message.contains("/dev/nothing/here")), "{last}");
     assert!(cluster.kubectl_ok(&["logs", "crash", "--previous"]).contains("/dev/nothing/here"));
 
-    let nocmd = until(&cluster, "nocmd", |pod| waiting(pod)["reason"] == "CrashLoopBackOff");
+    let nocmd = cluster.pod_until("nocmd", |pod| waiting(pod)["reason"] == "CrashLoopBackOff");
     let last = &nocmd["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((&last["reason"], &last["exitCode"]), (&"StartError".into(), &128.into()), "{last}");
     assert!(
@@ -171,26 +155,26 @@ fn pods_are_told_what_they_ask_for_and_their_ends_are_told() {
         "{last}"
     );
 
-    let never = until(&cluster, "never", |pod| waiting(pod)["reason"] == "ErrImageNeverPull");
+    let never = cluster.pod_until("never", |pod| waiting(pod)["reason"] == "ErrImageNeverPull");
     assert_eq!(
         waiting(&never)["message"],
         "Container image \"nosuch\" is not present with pull policy of Never"
     );
-    let nocm = until(&cluster, "nocm", |pod| waiting(pod)["reason"] == "CreateContainerConfigError");
+    let nocm = cluster.pod_until("nocm", |pod| waiting(pod)["reason"] == "CreateContainerConfigError");
     assert_eq!(waiting(&nocm)["message"], "configmap \"missing\" not found");
 
     // What a container waits for comes: it starts without its back-off's end.
     cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: missing}, data: {k: v}}");
-    until(&cluster, "nocm", |pod| pod["status"]["phase"] == "Running");
+    cluster.pod_until("nocm", |pod| pod["status"]["phase"] == "Running");
 
     let described = cluster.kubectl_ok(&["describe", "pod", "badpath"]);
     let words = "MountVolume.SetUp failed for volume \"h\" : hostPath type check failed: /etc/passwd is not a directory";
     assert!(described.contains(words), "{described}");
 
-    let done = until(&cluster, "done", |pod| pod["status"]["phase"] == "Succeeded");
+    let done = cluster.pod_until("done", |pod| pod["status"]["phase"] == "Succeeded");
     assert_eq!(done["status"]["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
 
-    let full = until(&cluster, "full", |pod| pod["status"]["phase"] == "Failed");
+    let full = cluster.pod_until("full", |pod| pod["status"]["phase"] == "Failed");
     assert_eq!(full["status"]["reason"], "Evicted");
     assert_eq!(full["status"]["message"], "Usage of EmptyDir volume \"e\" exceeds the limit \"1Ki\". ");
 

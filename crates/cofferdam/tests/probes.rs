@@ -92,22 +92,6 @@ spec:
     livenessProbe: {tcpSocket: {port: 1}, periodSeconds: 1, failureThreshold: 2, terminationGracePeriodSeconds: 1}
 "#;
 
-/// Asks for the pod until it is as wanted, generously.
-fn until(cluster: &Cluster, pod: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..300 {
-        let output = cluster.run(&["get", "pod", pod, "-o", "json"]);
-        if let Ok(value) = serde_json::from_slice::<Value>(&output.stdout) {
-            if wanted(&value) {
-                return value;
-            }
-            last = value;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    panic!("pod {pod} is not {what}: {}{}", last["status"], cluster.logs());
-}
-
 fn container(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]
 }
@@ -142,33 +126,33 @@ fn probes_pass_under_default_deny_and_failing_ones_act() {
         cluster.run(&arguments)
     };
 
-    let http = until(&cluster, "http", "ready by HTTP", ready);
-    until(&cluster, "grpc", "ready by gRPC", ready);
-    until(&cluster, "https", "ready by HTTPS", ready);
+    let http = cluster.pod_until("http", ready);
+    cluster.pod_until("grpc", ready);
+    cluster.pod_until("https", ready);
     // The policy holds meanwhile: what the node may, another pod may not.
     let ip = http["status"]["podIP"].as_str().expect("an address");
     let denied = exec("grpc", &["connect", ip, "8080", "--timeout", "500"]);
     assert_eq!(denied.status.code(), Some(2), "{}", text(&denied));
-    assert_eq!(container(&until(&cluster, "http", "alive", ready))["restartCount"], 0);
+    assert_eq!(container(&cluster.pod_until("http", ready))["restartCount"], 0);
 
     // What does not serve any more is not ready, and is told so in the kubelet's words.
     assert!(exec("grpc", &["write", "/tmp/not-serving", "x"]).status.success());
-    until(&cluster, "grpc", "not ready", |pod| !ready(pod));
+    cluster.pod_until("grpc", |pod| !ready(pod));
     event(&cluster, "grpc", "Unhealthy", "service unhealthy (responded with \"NOT_SERVING\")");
     assert!(exec("grpc", &["rm", "/tmp/not-serving"]).status.success());
-    until(&cluster, "grpc", "ready again", ready);
+    cluster.pod_until("grpc", ready);
 
     event(&cluster, "failing", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 500");
     event(&cluster, "slow", "Unhealthy", "Readiness probe failed: command \"sleep infinity\" timed out");
 
     // Until the startup probe passes, no other is asked.
-    let waiting = until(&cluster, "startup", "running", |pod| pod["status"]["phase"] == "Running");
+    let waiting = cluster.pod_until("startup", |pod| pod["status"]["phase"] == "Running");
     assert_eq!((&container(&waiting)["started"], ready(&waiting)), (&Value::Bool(false), false));
     assert!(exec("startup", &["write", "/tmp/started", "x"]).status.success());
-    let started = until(&cluster, "startup", "started and ready", ready);
+    let started = cluster.pod_until("startup", ready);
     assert_eq!(container(&started)["started"], true);
 
-    let died = until(&cluster, "dying", "restarted", |pod| container(pod)["restartCount"].as_u64() > Some(0));
+    let died = cluster.pod_until("dying", |pod| container(pod)["restartCount"].as_u64() > Some(0));
     assert_eq!(container(&died)["lastState"]["terminated"]["exitCode"], 0, "it heard its signal: {died}");
     event(&cluster, "dying", "FailedPreStopHook", "it did not end within the grace period of 1s");
     event(&cluster, "dying", "Killing", "Container c failed liveness probe, will be restarted");
@@ -176,7 +160,7 @@ fn probes_pass_under_default_deny_and_failing_ones_act() {
     // A new agent goes on with what the old one reported: nothing is unready for its sake.
     cluster.kill("agent");
     for _ in 0..10 {
-        assert!(ready(&until(&cluster, "http", "there", |_| true)), "the pod is not ready for a new agent");
+        assert!(ready(&cluster.pod_until("http", |_| true)), "the pod is not ready for a new agent");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -12,7 +12,7 @@ use net_common::*;
 use node::net::fabric::Fabric;
 use node::net::{HostPort, NamedPort, Protocol};
 use policy::network_policy::Event;
-use testkit::net::{GRACE, Netns, PATIENCE, echoes, udp_echoes};
+use testkit::net::{GRACE, Netns, PATIENCE, echoes, udp_datagram, udp_echoes};
 use testkit::wire::{Shot, Wire, ip_packet, pseudo_checksum};
 
 fn v6(ip: Ipv6Addr, port: u16) -> SocketAddrV6 {
@@ -146,18 +146,6 @@ fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, rest: &[u8]) -> Vec
     message
 }
 
-fn udp(from: SocketAddrV6, to: SocketAddrV6, payload: &[u8]) -> Vec<u8> {
-    let mut datagram = Vec::new();
-    datagram.extend(from.port().to_be_bytes());
-    datagram.extend(to.port().to_be_bytes());
-    datagram.extend((8 + payload.len() as u16).to_be_bytes());
-    datagram.extend([0, 0]);
-    datagram.extend(payload);
-    let sum = pseudo_checksum((*from.ip()).into(), (*to.ip()).into(), 17, &datagram);
-    datagram[6..8].copy_from_slice(&sum);
-    datagram
-}
-
 /// Routes, addresses and neighbours of a namespace's IPv6.
 fn state6(netns: &Netns) -> String {
     let mut socket = netns.route_socket().unwrap();
@@ -197,11 +185,11 @@ fn a_pod_sends_with_its_own_ipv6_address_only_and_teaches_its_node_nothing() {
     let lies = [b.ip6.unwrap(), far.ip6.unwrap(), extra, link_local, node_ip6(node), Ipv6Addr::LOCALHOST];
     for (target, end) in [(b.ip6.unwrap(), 1), (far.ip6.unwrap(), 2), (node_ip6(node), 3)] {
         for source in lies {
-            let datagram = udp(v6(source, 1), v6(target, 9), b"lie");
+            let datagram = udp_datagram(v6(source, 1), v6(target, 9), b"lie");
             wire.send_raw(0, target.into(), &ip_packet(source.into(), target.into(), 17, &datagram)).unwrap();
         }
         // The control: the same way with the pod's own address arrives, and nothing else does.
-        let datagram = udp(v6(own, 1), v6(target, 9), b"true");
+        let datagram = udp_datagram(v6(own, 1), v6(target, 9), b"true");
         wire.send_raw(0, target.into(), &ip_packet(own.into(), target.into(), 17, &datagram)).unwrap();
         wire.settle().unwrap();
         let arrived: Vec<IpAddr> = match end {
@@ -291,7 +279,7 @@ fn extension_headers_and_fragments_do_not_get_around_a_policy() {
     arrived();
     const UDP: u8 = 17;
     for (port, expected) in [(54, 0), (53, 1)] {
-        let datagram = udp(v6(from, 4000), v6(to, port), &[7; 64]);
+        let datagram = udp_datagram(v6(from, 4000), v6(to, port), &[7; 64]);
         send(UDP, &datagram);
         assert_eq!(arrived(), expected, "plain to {port}");
         // Destination options, and hop-by-hop options before them, each filled up with PadN.
@@ -311,7 +299,7 @@ fn extension_headers_and_fragments_do_not_get_around_a_policy() {
         assert!(if expected == 0 { count == 0 } else { count >= 1 }, "in fragments to {port}: {count}");
         // The last fragment alone begins nothing, and one that overlaps another is not put together with it.
         send(44, &[&fragment(24, false, 2)[..], &datagram[24..]].concat());
-        let other = udp(v6(from, 4000), v6(to, 54), &[7; 64]);
+        let other = udp_datagram(v6(from, 4000), v6(to, 54), &[7; 64]);
         send(44, &[&fragment(0, true, 3)[..], &datagram[..24]].concat());
         send(44, &[&fragment(16, true, 3)[..], &other[..24]].concat());
         send(44, &[&fragment(24, false, 3)[..], &datagram[24..]].concat());

@@ -426,14 +426,16 @@ pub fn tcp_segment(
     segment
 }
 
-pub fn udp_datagram(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+/// A UDP datagram of either family, with its checksum.
+pub fn udp_datagram(from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, payload: &[u8]) -> Vec<u8> {
+    let (from, to) = (from.into(), to.into());
     let mut datagram = Vec::new();
     datagram.extend(from.port().to_be_bytes());
     datagram.extend(to.port().to_be_bytes());
     datagram.extend((8 + payload.len() as u16).to_be_bytes());
     datagram.extend([0, 0]);
     datagram.extend(payload);
-    let sum = pseudo_checksum((*from.ip()).into(), (*to.ip()).into(), 17, &datagram);
+    let sum = pseudo_checksum(from.ip(), to.ip(), 17, &datagram);
     datagram[6..8].copy_from_slice(&sum);
     datagram
 }

@@ -10,6 +10,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use serde_json::Value;
+
 /// Says so on the terminal and returns true where a test cannot run.
 pub fn skipped(test: &str, needs_kubectl: bool) -> bool {
     let why = if !rustix::process::geteuid().is_root() {
@@ -101,6 +103,23 @@ impl Cluster {
         fs::write(&path, manifest).expect("write a manifest");
         self.ok(&["apply", "-f", path.to_str().expect("a path")]);
         fs::remove_file(&path).expect("remove a manifest");
+    }
+
+    /// Asks for a pod until it is as wanted, generously.
+    #[track_caller]
+    pub fn pod_until(&self, pod: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..300 {
+            let output = self.run(&["get", "pod", pod, "-o", "json"]);
+            if let Ok(value) = serde_json::from_slice::<Value>(&output.stdout) {
+                if wanted(&value) {
+                    return value;
+                }
+                last = value;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("pod {pod} is not as expected: {}{}", last["status"], self.logs());
     }
 
     /// The pids of a role's processes, as the machine numbers them.
