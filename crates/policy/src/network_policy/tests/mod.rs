@@ -58,7 +58,11 @@ impl Objects {
     }
 
     fn rule_set(&self, node: &str) -> RuleSet {
-        let mut compiler = Compiler::new(&[Family::V4]);
+        self.rule_set_of(node, &[Family::V4])
+    }
+
+    fn rule_set_of(&self, node: &str, families: &[Family]) -> RuleSet {
+        let mut compiler = Compiler::new(families);
         let changes = compiler.apply(self.events(node));
         let mut applied = RuleSet::default();
         for change in &changes {

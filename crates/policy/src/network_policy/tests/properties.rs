@@ -15,6 +15,18 @@ const ADDRESSES: [&str; 8] = [
     "10.244.2.3",
     "10.244.2.4",
 ];
+const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+/// The IPv6 address of who has that of IPv4.
+fn twin(address: &str) -> String {
+    let parts: Vec<&str> = address.split('.').collect();
+    match parts[..] {
+        ["10", "244", node, number] => format!("fd00:cf:244:{node}::{number}"),
+        ["10", "88", _, number] => format!("fd00:cf:88::{number}"),
+        _ => format!("2001:db8::{}", parts[3]),
+    }
+}
+
 const PORTS: [u16; 5] = [1, 80, 81, 443, 65535];
 
 fn labels() -> impl Strategy<Value = Value> {
@@ -60,10 +72,11 @@ fn pod() -> impl Strategy<Value = Pod> {
             // A pod's address is of its node's range, so two pods that hold one address are on one node.
             let namespace = NAMESPACES[namespace];
             let host = format!("10.88.0.{}", address / 4 + 2);
-            let mut status = json!({ "phase": if kind == 1 { "Failed" } else { "Running" }, "hostIP": host });
+            let mut status = json!({ "phase": if kind == 1 { "Failed" } else { "Running" }, "hostIP": host,
+                                     "hostIPs": [{ "ip": host }, { "ip": twin(&host) }] });
             if kind != 2 {
                 status["podIP"] = json!(ADDRESSES[address]);
-                status["podIPs"] = json!([{ "ip": ADDRESSES[address] }]);
+                status["podIPs"] = json!([{ "ip": ADDRESSES[address] }, { "ip": twin(ADDRESSES[address]) }]);
             }
             serde_json::from_value(json!({
                 "metadata": { "namespace": namespace, "name": format!("p{number}"), "labels": labels,
@@ -79,8 +92,18 @@ fn pod() -> impl Strategy<Value = Pod> {
 }
 
 fn peer() -> impl Strategy<Value = Value> {
-    let blocks =
-        vec!["0.0.0.0/0", "10.244.0.0/16", "10.244.1.0/24", "10.244.1.2/32", "192.0.2.0/24", "fd00::/8"];
+    let blocks = vec![
+        "0.0.0.0/0",
+        "10.244.0.0/16",
+        "10.244.1.0/24",
+        "10.244.1.2/32",
+        "192.0.2.0/24",
+        "::/0",
+        "fd00::/8",
+        "fd00:cf:244:1::/64",
+        "fd00:cf:244:1::2/128",
+        "2001:db8::/32",
+    ];
     let block = prop::sample::select(blocks);
     prop_oneof![
         3 => selector().prop_map(|s| json!({ "podSelector": s })),
@@ -140,7 +163,16 @@ fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
         ]
     };
     let networks = prop::sample::subsequence(
-        vec!["0.0.0.0/0", "10.244.1.0/24", "10.244.1.2/32", "192.0.2.0/24", "10.88.0.3/32", "fd00::/8"],
+        vec![
+            "0.0.0.0/0",
+            "10.244.1.0/24",
+            "10.244.1.2/32",
+            "192.0.2.0/24",
+            "10.88.0.3/32",
+            "fd00::/8",
+            "fd00:cf:244:1::/64",
+            "fd00:cf:88::3/128",
+        ],
         1..3,
     );
     let outside = prop_oneof![
@@ -176,7 +208,9 @@ fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
 
 fn node() -> impl Strategy<Value = Node> {
     (1..3u8, labels()).prop_map(|(number, labels)| {
-        let addresses = json!([{ "type": "InternalIP", "address": format!("10.88.0.{}", number + 1) },
+        let address = format!("10.88.0.{}", number + 1);
+        let addresses = json!([{ "type": "InternalIP", "address": address },
+                               { "type": "InternalIP", "address": twin(&address) },
                                { "type": "Hostname", "address": format!("node-{number}") }]);
         serde_json::from_value(json!({
             "metadata": { "name": format!("node-{number}"), "labels": labels }, "status": { "addresses": addresses },
@@ -277,25 +311,21 @@ fn flows() -> impl Strategy<Value = Vec<Flow>> {
     let ends = ADDRESSES
         .into_iter()
         .chain(["192.0.2.7", "10.244.9.9", "10.88.0.2", "10.88.0.3"])
-        .map(ip)
+        .map(|address| [ip(address), ip(&twin(address))])
         .collect::<Vec<_>>();
     let layer4 = prop_oneof![
         9 => (0..3usize, 0..PORTS.len()).prop_map(|(p, port)| Layer4::Port(Protocol::ALL[p], PORTS[port])),
         1 => Just(Layer4::Other(1)),
     ];
-    let flow = (prop::sample::select(ends.clone()), prop::sample::select(ends), layer4)
-        .prop_map(|(client, server, layer4)| Flow { client, server, layer4 });
+    let flow = (prop::sample::select(ends.clone()), prop::sample::select(ends), layer4, 0..2usize)
+        .prop_map(|(client, server, layer4, of)| Flow { client: client[of], server: server[of], layer4 });
     prop::collection::vec(flow, 40)
 }
 
 /// The end of a table that has this address.
 fn end_at(objects: &Objects, table: &Table, address: IpAddr) -> Option<usize> {
-    let text = address.to_string();
-    let pods = objects
-        .pods
-        .iter()
-        .enumerate()
-        .filter(|(_, pod)| pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()) == Some(text.as_str()));
+    let has = |pod: &Pod| PodRecord::from_api(pod, "").addresses.contains(&address);
+    let pods = objects.pods.iter().enumerate().filter(|(_, pod)| has(pod));
     if let Some(end) = pods.filter_map(|(index, _)| table.end_of_pod(index)).next() {
         return Some(end);
     }
@@ -367,8 +397,9 @@ proptest! {
         for step in steps {
             objects.take(step, "");
         }
-        let nodes = [objects.rule_set("node-1"), objects.rule_set("node-2")];
-        let table = Table::new(&objects.cluster(), ir::Cidr::parse("10.244.0.0/16").unwrap());
+        let nodes = [objects.rule_set_of("node-1", &BOTH), objects.rule_set_of("node-2", &BOTH)];
+        let tables = ["10.244.0.0/16", "fd00:cf:244::/56"]
+            .map(|range| Table::new(&objects.cluster(), ir::Cidr::parse(range).unwrap()));
         for flow in &flows {
             let explanation = reasons(&objects.cluster(), flow);
             // What a node sends to its own pods passes no chain.
@@ -376,7 +407,8 @@ proptest! {
                 let judged = nodes.iter().all(|rules| rules.judge(flow));
                 prop_assert_eq!(judged, explanation.allowed, "{:?}: {:#?}", flow, explanation);
             }
-            let ends = [flow.client, flow.server].map(|address| end_at(&objects, &table, address));
+            let table = &tables[usize::from(flow.client.is_ipv6())];
+            let ends = [flow.client, flow.server].map(|address| end_at(&objects, table, address));
             if let [Some(from), Some(to)] = ends
                 && flow.client != flow.server
                 && explanation.ingress != Side::FromItsNode
@@ -401,7 +433,7 @@ proptest! {
         steps in prop::collection::vec((step(), any::<bool>()), 1..60),
     ) {
         let mut objects = Objects::default();
-        let mut compiler = Compiler::new(&[Family::V4]);
+        let mut compiler = Compiler::new(&BOTH);
         let mut kernel = RuleSet::default();
         let mut batch = Vec::new();
         for (step, commit) in steps {
@@ -414,7 +446,7 @@ proptest! {
             for change in &changes {
                 prop_assert_eq!(kernel.apply(change), Ok(()), "{:#?}", &changes);
             }
-            prop_assert_eq!(&kernel, &objects.rule_set("node-1"));
+            prop_assert_eq!(&kernel, &objects.rule_set_of("node-1", &BOTH));
             prop_assert_eq!(&changes, &diff(&before, &kernel), "the least there is to do, in order");
         }
     }
