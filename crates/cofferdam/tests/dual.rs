@@ -3,6 +3,8 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 
 use common::{Cluster, skipped, text};
 use serde_json::Value;
@@ -98,6 +100,21 @@ fn services(cluster: &Cluster) {
     for (ip, port) in cluster_ips.chain(node_port) {
         until(cluster, &["connect", ip, port, "--get", "/"], connected);
     }
+    // The machine's 127.0.0.1 leads to the Service that has IPv6 alone, too.
+    let asked = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, 31849))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    let answered = (0..100).any(|_| {
+        let answered = asked().is_ok_and(|text| connected(&text));
+        if !answered {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        answered
+    });
+    assert!(answered, "127.0.0.1:31849: {:?}{}", asked(), cluster.logs());
     for server in ["10.96.0.10", "fd00:cf:96::a"] {
         for (kind, address) in [("A", &addresses[0]), ("AAAA", &addresses[1])] {
             let expected = format!("both.default.svc.cluster.local {kind} {address}");

@@ -1,10 +1,11 @@
 //! Which ports are declared, and the nodes that answer on each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use node::net::fabric::node_address;
 
 use super::super::layout::node_name;
 use super::Cluster;
@@ -38,8 +39,8 @@ pub fn declared<'a>(
     pods: impl Iterator<Item = &'a Pod>,
     services: impl Iterator<Item = &'a Service>,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-) -> BTreeMap<(Protocol, u16), Vec<Ipv4Addr>> {
-    let mut ports: BTreeMap<(Protocol, u16), BTreeSet<Ipv4Addr>> = BTreeMap::new();
+) -> BTreeMap<(Protocol, u16), Vec<IpAddr>> {
+    let mut ports: BTreeMap<(Protocol, u16), BTreeSet<IpAddr>> = BTreeMap::new();
     for pod in pods {
         let status = pod.status.as_ref();
         let ended = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
@@ -56,10 +57,7 @@ pub fn declared<'a>(
             }
         }
     }
-    let range: Option<node::net::Ipv4Net> = cluster.node_cidr.parse().ok();
-    let nodes: BTreeMap<String, Ipv4Addr> = (1..=cluster.nodes)
-        .filter_map(|index| Some((node_name(index), node::net::fabric::node_address(range?, index)?)))
-        .collect();
+    let nodes = nodes(cluster);
     let with_endpoints = nodes_with_endpoints(slices);
     for service in services {
         let Some(spec) = &service.spec else { continue };
@@ -68,8 +66,14 @@ pub fn declared<'a>(
         // Under `Local` the others drop what comes to them.
         let answers =
             |name: &str| !local || with_endpoints.get(&key).is_some_and(|nodes| nodes.contains(name));
-        let answering: Vec<Ipv4Addr> =
-            nodes.iter().filter(|(name, _)| answers(name)).map(|(_, address)| *address).collect();
+        // Nodes answer at their addresses of the Service's families; 127.0.0.1 leads to either.
+        let families = spec.ip_families.as_deref().unwrap_or_default();
+        let only_v6 = !families.is_empty() && families.iter().all(|family| family == "IPv6");
+        let answering: Vec<IpAddr> = nodes
+            .iter()
+            .filter(|(name, ..)| answers(name))
+            .filter_map(|(_, v4, v6)| if only_v6 { *v6 } else { Some(IpAddr::V4(*v4)) })
+            .collect();
         for port in spec.ports.iter().flatten() {
             if let Some(number) = port.node_port.and_then(|number| u16::try_from(number).ok())
                 && let Some(protocol) = Protocol::parse(port.protocol.as_deref())
@@ -83,6 +87,14 @@ pub fn declared<'a>(
         .filter(|((_, port), _)| *port != 0)
         .map(|(port, nodes)| (port, nodes.into_iter().collect()))
         .collect()
+}
+
+/// The names and addresses of all nodes.
+fn nodes(cluster: &Cluster) -> Vec<(String, Ipv4Addr, Option<IpAddr>)> {
+    let Ok((v4, v6)) = cluster.ranges() else { return Vec::new() };
+    let address6 = |index| node_address(v6.as_ref()?.nodes, index).map(IpAddr::V6);
+    let one = |index| Some((node_name(index), node_address(v4.nodes, index)?, address6(index)));
+    (1..=cluster.nodes).filter_map(one).collect()
 }
 
 type Name<'a> = (Option<&'a str>, Option<&'a str>);

@@ -11,7 +11,7 @@ mod udp;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex},
 };
@@ -37,23 +37,23 @@ struct Backends(Arc<Mutex<Turn>>);
 
 #[derive(Default)]
 struct Turn {
-    nodes: Vec<Ipv4Addr>,
+    nodes: Vec<IpAddr>,
     next: usize,
 }
 
 impl Backends {
-    fn set(&self, nodes: Vec<Ipv4Addr>) {
+    fn set(&self, nodes: Vec<IpAddr>) {
         self.lock().nodes = nodes;
     }
 
-    fn next(&self) -> Option<Ipv4Addr> {
+    fn next(&self) -> Option<IpAddr> {
         let mut turn = self.lock();
         turn.next = turn.next.wrapping_add(1);
         let count = turn.nodes.len();
         (count > 0).then(|| turn.nodes[turn.next % count])
     }
 
-    fn have(&self, node: Ipv4Addr) -> bool {
+    fn have(&self, node: IpAddr) -> bool {
         self.lock().nodes.contains(&node)
     }
 

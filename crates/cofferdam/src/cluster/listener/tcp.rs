@@ -78,7 +78,7 @@ mod tests {
         let front = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = front.local_addr().unwrap();
         let backends = Backends::default();
-        backends.set(vec![node]);
+        backends.set(vec![node.into()]);
         let (keep, until) = oneshot::channel();
         let places = Places::of(2);
         let carried = tokio::spawn(carry(front, port, backends, places.clone(), until));

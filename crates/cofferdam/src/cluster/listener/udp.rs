@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,7 +25,7 @@ const MOST_FLOWS: usize = 512;
 const LARGEST: usize = 65_536;
 
 struct Flow {
-    node: Ipv4Addr,
+    node: IpAddr,
     upstream: Arc<UdpSocket>,
     used: Arc<Mutex<Instant>>,
     answers: AbortHandle,
@@ -93,11 +93,13 @@ pub async fn carry(
 async fn begin(
     socket: Arc<UdpSocket>,
     client: SocketAddr,
-    node: Ipv4Addr,
+    node: IpAddr,
     port: u16,
     place: OwnedSemaphorePermit,
 ) -> std::io::Result<Flow> {
-    let upstream = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    let any: IpAddr =
+        if node.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let upstream = UdpSocket::bind((any, 0)).await?;
     upstream.connect((node, port)).await?;
     let upstream = Arc::new(upstream);
     let since = Arc::new(Mutex::new(Instant::now()));
@@ -143,7 +145,7 @@ mod tests {
         let listener = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let front = listener.local_addr().unwrap();
         let backends = Backends::default();
-        backends.set(vec![node]);
+        backends.set(vec![node.into()]);
         let (keep, until) = oneshot::channel();
         let carried = tokio::spawn(carry(listener, port, backends.clone(), Places::of(8), until));
         let ask = async |client: &UdpSocket, word: &str| {
@@ -163,7 +165,7 @@ mod tests {
         // The node answers no more: the next datagram begins another flow when one does.
         backends.set(Vec::new());
         a.send_to(b"lost", front).await.unwrap();
-        backends.set(vec![node]);
+        backends.set(vec![node.into()]);
         ask(&b, "four").await;
         ask(&a, "five").await;
         drop(keep);
