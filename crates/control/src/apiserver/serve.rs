@@ -37,10 +37,43 @@ const STREAMS: u32 = 250;
 const AGENT_STREAMS: u32 = 16 << 10;
 const BUFFER: usize = 64 << 10;
 
-/// Errors of accept that concern one connection, not the listener.
-fn is_passing(error: &io::Error) -> bool {
+/// After a connection could not be taken for want of something: those that are there will give it back.
+const SHORTAGE: Duration = Duration::from_millis(50);
+
+/// What becomes of the listener when accept fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// One connection failed; the next is taken.
+    Next,
+    /// The process or the machine is out of descriptors or memory for now. Whoever opens many connections must not end the
+    /// API server.
+    Rest,
+    End,
+}
+
+fn after(error: &io::Error) -> After {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+    match (error.kind(), error.raw_os_error().map(rustix::io::Errno::from_raw_os_error)) {
+        (ConnectionAborted | ConnectionReset | Interrupted, _) => After::Next,
+        (_, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)) => After::Rest,
+        (_, Some(rustix::io::Errno::NOBUFS | rustix::io::Errno::NOMEM)) => After::Rest,
+        _ => After::End,
+    }
+}
+
+/// Returns when the next connection may be taken after one that failed.
+///
+/// # Errors
+/// The listener is of no more use.
+async fn recover(error: io::Error) -> io::Result<()> {
+    match after(&error) {
+        After::Next => Ok(()),
+        After::Rest => {
+            tokio::time::sleep(SHORTAGE).await;
+            Ok(())
+        }
+        After::End => Err(error),
+    }
 }
 
 async fn permit(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -65,8 +98,12 @@ pub async fn serve_tls(
         let place = permit(&places).await;
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
-            Err(error) if is_passing(&error) => continue,
-            Err(source) => return Err(ServeError { what: "the TLS socket".into(), source }),
+            Err(error) => {
+                recover(error)
+                    .await
+                    .map_err(|source| ServeError { what: "the TLS socket".into(), source })?;
+                continue;
+            }
         };
         let (server, acceptor) = (server.clone(), acceptor.clone());
         tokio::spawn(async move {
@@ -101,8 +138,11 @@ pub async fn serve_unix(
         let place = permit(&places).await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            Err(error) if is_passing(&error) => continue,
-            Err(source) => return Err(ServeError { what: format!("the socket of {}", user.name), source }),
+            Err(error) => {
+                let what = || format!("the socket of {}", user.name);
+                recover(error).await.map_err(|source| ServeError { what: what(), source })?;
+                continue;
+            }
         };
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == 0) {
             continue;
@@ -151,4 +191,26 @@ async fn connection(
     });
     // A client that goes away in the middle is no error of ours.
     drop(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn want_of_descriptors_ends_no_listener() {
+        for (errno, becomes) in [
+            (Errno::CONNABORTED, After::Next),
+            (Errno::INTR, After::Next),
+            (Errno::MFILE, After::Rest),
+            (Errno::NFILE, After::Rest),
+            (Errno::NOBUFS, After::Rest),
+            (Errno::NOMEM, After::Rest),
+            (Errno::BADF, After::End),
+            (Errno::INVAL, After::End),
+        ] {
+            assert_eq!(after(&errno.into()), becomes, "{errno:?}");
+        }
+    }
 }

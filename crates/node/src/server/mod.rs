@@ -184,6 +184,16 @@ fn refuse(status: &Status) -> Response<Body> {
     response
 }
 
+/// The pause after a connection could not be taken for want of something.
+const SHORTAGE: std::time::Duration = std::time::Duration::from_millis(50);
+
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Answers on `listener` for as long as it is polled. Peers must have one of the user ids `allowed`: the socket's mode
 /// alone would let in whoever it is passed to.
 ///
@@ -194,6 +204,11 @@ pub async fn serve<B: Backend>(listener: UnixListener, allowed: Vec<u32>, backen
         let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            // Out of descriptors: the sessions that hold them give them back, and no agent ends for it.
+            Err(error) if is_shortage(&error) => {
+                tokio::time::sleep(SHORTAGE).await;
+                continue;
+            }
             Err(error) => return Err(error),
         };
         match stream.peer_cred() {
