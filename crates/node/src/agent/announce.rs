@@ -7,7 +7,7 @@
 //! that it is known who speaks; as with a status, a node speaks for the pods that are bound to it and for no others.
 //!
 //! A node that has not seen the pod itself yet keeps the question until it has: nobody asks again and again. Such a pod
-//! holds up no other one. A node that does not answer is waited for once, for a second at most, and one that answers but sees
+//! holds up no other one. A node that does not answer is waited for once, for three seconds at most, and one that answers but sees
 //! none of the pods it is told of once for five; then they are told but not waited for until they take in what they are
 //! told. What a node misses it reads from the pods' statuses, and until then its rules refuse the pod: nothing is ever open
 //! for want of a word.
@@ -31,8 +31,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::context::lock;
 
-/// A node whose agent says nothing for so long is not waited for.
-const SILENCE: Duration = Duration::from_secs(1);
+/// A node whose agent says nothing for so long is not waited for. Long: on a machine that is busy with a burst of pods an
+/// answer may take a second, and who is not waited for refuses the first packets of many. An agent that is not there
+/// at all is known at once.
+const SILENCE: Duration = Duration::from_secs(3);
 /// An agent that is not there may be starting again; it is asked again for so long, after a pause that doubles.
 const RESTART: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
