@@ -8,6 +8,12 @@ use anyhow::{Context, Result, bail, ensure};
 const BENCHES: &[(&str, &str, &str, &str)] = &[
     ("launch", "keeper", "launch-bench", "a container against runc, crun and a bare clone3 + exec"),
     ("net", "node", "net-bench", "pod networks, policy changes, connect latency against bare and conntrack"),
+    (
+        "data-path",
+        "node",
+        "data-path-bench",
+        "what policies cost a packet, at 10, 1 000 and 100 000 set elements and as a chain each",
+    ),
     ("services", "node", "service-bench", "a change of one Service at 10, 1 000 and 10 000 of them"),
     ("pod-security", "policy", "pod_security_rate", "Pod Security verdicts per second on one core"),
     (
