@@ -3,7 +3,7 @@
 //! at their beginning and at their end; all others one, when they are answered.
 //!
 //! A request hands its entry to a bounded queue; a thread of its own writes. Where the queue is full the request waits: an
-//! entry is late, and never dropped.
+//! entry is late, and never dropped; only what the file itself does not take (a full disk) is lost, and that is said in the log.
 
 mod entry;
 mod writer;

@@ -35,9 +35,6 @@ pub(super) trait Tracked:
     fn changed(world: &World, change: &Change<Self>);
 }
 
-/// Pauses between attempts to learn what kinds there are, while the server starts.
-const DISCOVERY_PAUSE: Duration = Duration::from_millis(20);
-
 /// The watches, to be run, and a future that is done when every kind was listed once.
 pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, BoxFuture<'static, ()>) {
     let kinds = discover(&world.clients.watches).await;
@@ -115,9 +112,10 @@ impl Backoff for Pauses {
 
 /// All kinds that can be listed, watched and deleted, but events: they own nothing and nobody owns them.
 async fn discover(client: &Client) -> Vec<(ApiResource, bool)> {
+    let mut pauses = Pauses::default();
     loop {
         let Ok(discovery) = Discovery::new(client.clone()).run().await else {
-            tokio::time::sleep(DISCOVERY_PAUSE).await;
+            tokio::time::sleep(pauses.next().unwrap_or(LONGEST)).await;
             continue;
         };
         let mut kinds = Vec::new();
