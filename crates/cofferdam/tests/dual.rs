@@ -165,7 +165,9 @@ fn services(cluster: &Cluster) {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     assert_eq!(slices(), ["IPv4 \"10.244.2.2\""]);
-    until(cluster, &["connect", &addresses[1], "8080"], |text| text.contains("refused"));
+    // By the first packet: a client's second one goes after a second.
+    let connect = ["connect", &addresses[1], "8080", "--timeout", "500"];
+    until(cluster, &connect, |text| text.contains("refused"));
 }
 
 #[test]

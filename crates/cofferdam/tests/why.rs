@@ -53,7 +53,7 @@ const CASES: &[(&str, &str, &str, i32, &str, &str)] = &[
     ("bound", "svc/server", "8080", 1, "dropped", "chain egress-"),
     ("client", "svc/server", "8080", 0, "passes", "which accepts"),
     ("other", "svc/server", "8080", 1, "dropped", "chain ingress-"),
-    ("client", "svc/nobody", "80", 1, "refused", "node-1, table inet cofferdam, chain forward"),
+    ("client", "svc/nobody", "80", 1, "refused", "node-1, table inet cofferdam, chain refuse"),
     // An empty datagram, which a name server takes and says nothing to.
     ("client", "kube-system/svc/kube-dns", "53/udp", 0, "passes", "which does not answer"),
     ("client", "fd00:cf:244:2::2", "80", 0, "passes", "[fd00:cf:244:2::2]:80 on node-2, which accepts"),

@@ -428,6 +428,11 @@ pub fn reject<A: Ip>(why: Unreachable) -> Vec<Expr> {
     vec![Expr::RejectIcmp { code }]
 }
 
+/// `meta l4proto tcp reject with tcp reset`
+pub fn reset_tcp() -> Vec<Expr> {
+    [l4proto(6), vec![Expr::RejectTcpReset]].concat()
+}
+
 pub fn accept() -> Vec<Expr> {
     vec![Expr::Verdict(Verdict::Accept)]
 }

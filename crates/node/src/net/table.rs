@@ -35,6 +35,10 @@ const HOST_PORTS: &str = "hostports";
 const HOST_PORTS_BY_IP: &str = "hostports-ip";
 /// The chain of packets that begin nothing and belong to nothing.
 const UNUSUAL: &str = "unusual";
+/// The chain that refuses, at once: a TCP client by a reset, all else by port unreachable. A TCP socket takes an ICMP error
+/// that comes while it is still in `connect` for a passing one and waits for its next attempt, a second later (RFC 1122
+/// 4.2.3.9).
+pub(super) const REFUSE: &str = "refuse";
 /// The cluster's pods and nodes.
 const CLUSTER: &str = "cluster";
 
@@ -107,6 +111,9 @@ pub fn skeleton(config: &NodeNetConfig) -> Table {
     chain("postrouting", ChainKind::Nat, Hook::Postrouting, 100, postrouting);
     chain("local-out", ChainKind::Filter, Hook::Output, 0, both!(config, no_endpoints));
     table.chains.insert(UNUSUAL.to_string(), Chain { base: None, rules: unusual });
+    let mut refuse = vec![rule([reset_tcp()])];
+    refuse.extend(both!(config, refusal));
+    table.chains.insert(REFUSE.to_string(), Chain { base: None, rules: refuse });
     table
 }
 
@@ -176,12 +183,16 @@ fn egress_to_node<A: Ip>(_: &Network<A>) -> Vec<Rule> {
     ])]
 }
 
+fn refusal<A: Ip>(_: &Network<A>) -> Vec<Rule> {
+    vec![rule([family::<A>(), reject::<A>(Unreachable::Port)])]
+}
+
 /// A Service's address that was not translated has no endpoints.
 fn no_endpoints<A: Ip>(network: &Network<A>) -> Vec<Rule> {
     // What goes to a pod was translated, or goes to no Service.
     let mut rules = vec![rule([daddr_in(network.cluster_cidr), accept()])];
     rules.extend(layout::without_endpoints::<A>());
-    rules.push(rule([daddr_in(network.service_cidr), reject::<A>(Unreachable::Port)]));
+    rules.push(rule([daddr_in(network.service_cidr), goto(REFUSE)]));
     rules
 }
 

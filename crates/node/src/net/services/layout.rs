@@ -18,7 +18,7 @@ use kernel::route::Ip;
 use policy::network_policy::ir::{Family, Protocol};
 
 use super::super::exprs::*;
-use super::super::table::{UPLINK, of_family, port_part};
+use super::super::table::{REFUSE, UPLINK, of_family, port_part};
 
 /// The maps and sets that belong to Services. A Service's elements are in these alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,7 +182,7 @@ pub fn without_endpoints<A: Ip>() -> Vec<Rule> {
     vec![
         rule([iifname(UPLINK), address_and_port_in_set::<A>(&Map::DroppedOutside.of_family::<A>()), drop()]),
         rule([address_and_port_in_set::<A>(&Map::Dropped.of_family::<A>()), drop()]),
-        rule([address_and_port_in_set::<A>(&Map::Refused.of_family::<A>()), reject::<A>(Unreachable::Port)]),
+        rule([address_and_port_in_set::<A>(&Map::Refused.of_family::<A>()), goto(REFUSE)]),
     ]
 }
 
@@ -201,7 +201,7 @@ pub fn node_ports_without_endpoints<A: Ip>() -> Vec<Rule> {
             family::<A>(),
             ct_state(NEW),
             port_in_set::<A>(&Map::RefusedNodePorts.of_family::<A>()),
-            reject::<A>(Unreachable::Port),
+            goto(REFUSE),
         ]),
     ]
 }
