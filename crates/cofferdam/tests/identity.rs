@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Output, time::Duration};
 
-use common::{Cluster, skipped, text};
+use common::{Cluster, audited, skipped, text};
 use serde_json::Value;
 
 const DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -226,20 +226,6 @@ fn a_pod_finds_who_it_is_and_the_api_takes_it_for_that() {
     audited(&cluster, "an exec's end", |line| {
         line["objectRef"]["subresource"] == "exec" && line["stage"] == "ResponseComplete"
     });
-}
-
-/// The first line of the audit log that is as wanted; the writer may be a moment behind.
-fn audited(cluster: &Cluster, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let path = cluster.data.join("log/audit/audit.log");
-    for _ in 0..100 {
-        let log = fs::read_to_string(&path).expect("read the audit log");
-        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        if let Some(line) = lines.find(|line| wanted(line)) {
-            return line;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{what} is not in {}{}", path.display(), cluster.logs());
 }
 
 #[test]

@@ -75,12 +75,12 @@ fn main() -> Result<()> {
     );
     let mut elements = 2;
     for size in [10u32, 1_000, 100_000] {
-        let before = memory();
+        let before = testkit::memory();
         let started = Instant::now();
         net.apply((elements..size).map(|i| Event::UpsertPod(remote(i))).collect())?;
         let took = started.elapsed();
         elements = size;
-        let after = memory();
+        let after = testkit::memory();
         let ours = format!("ours, {size} elements");
         let mut cases: Vec<(&str, &Netns, Ipv4Addr)> =
             pairs.iter().map(|(name, pair)| (*name, &pair.client, SERVER)).collect();
@@ -149,17 +149,6 @@ fn report(cases: &[(&str, &Netns, Ipv4Addr)]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Slab and vmalloc memory of the machine, and resident memory of this process, in KiB.
-fn memory() -> (f64, f64) {
-    let field = |path: &str, name: &str| -> f64 {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_string();
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0.0)
-    };
-    let kernel = field("/proc/meminfo", "Slab:") + field("/proc/meminfo", "VmallocUsed:");
-    (kernel, field("/proc/self/status", "VmRSS:"))
 }
 
 fn remote(i: u32) -> PodRecord {

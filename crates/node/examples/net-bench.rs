@@ -72,7 +72,7 @@ fn main() -> Result<()> {
         ms(p90(networks))
     );
 
-    let empty = memory();
+    let empty = testkit::memory();
     println!("policy change → enforced (one policy's rule changes; p50 and p90 of 40)");
     for remote in [0u32, 900] {
         let events = (0..remote).map(|i| Event::UpsertPod(remote_pod(i)));
@@ -191,7 +191,7 @@ fn at_size(
         let (half, most) = (ms(median(times.clone())), ms(p90(times)));
         println!("       {what:<33}{half:>9.3} ms (p90 {most:.3})");
     };
-    let (kernel, process) = memory();
+    let (kernel, process) = testkit::memory();
     let mut joins = Vec::new();
     for i in 0..40 {
         let pod = remote_pod(5_000 + i);
@@ -242,17 +242,6 @@ fn at_size(
         (process - empty.1) / 1024.0
     );
     Ok(())
-}
-
-/// Slab and vmalloc memory of the machine, and resident memory of this process, in KiB.
-fn memory() -> (f64, f64) {
-    let field = |path: &str, name: &str| -> f64 {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_string();
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0.0)
-    };
-    let kernel = field("/proc/meminfo", "Slab:") + field("/proc/meminfo", "VmallocUsed:");
-    (kernel, field("/proc/self/status", "VmRSS:"))
 }
 
 /// A pod of this node, as the compiler has it.

@@ -207,3 +207,21 @@ pub fn traces(id: &str) -> BTreeSet<String> {
     }
     traces
 }
+
+/// The first line of the audit log that is as wanted; the writer may be a moment behind.
+pub fn audited(
+    cluster: &Cluster,
+    what: &str,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let path = cluster.data.join("log/audit/audit.log");
+    for _ in 0..200 {
+        let log = fs::read_to_string(&path).expect("read the audit log");
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        if let Some(line) = lines.find(|line| wanted(line)) {
+            return line;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("{what} is not in {}{}", path.display(), cluster.logs());
+}

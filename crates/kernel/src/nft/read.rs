@@ -138,18 +138,9 @@ pub fn rules_with_comment(
     chain: &str,
     comment: &str,
 ) -> Result<Vec<u64>, NetlinkError> {
-    let mut handles = Vec::new();
-    let filter = |m: &mut Batch| {
-        m.attr_str(1, table);
-        m.attr_str(2, chain);
-    };
-    list(socket, "list rules", GETRULE, DUMP, family.number(), filter, |_, attrs| {
-        let here = attrs.str(1) == Some(table) && attrs.str(2) == Some(chain);
-        if here && attrs.get(7).and_then(decode::comment).as_deref() == Some(comment) {
-            handles.extend(attrs.be64(3));
-        }
-    })?;
-    Ok(handles)
+    rules_where(socket, family, table, chain, |attrs| {
+        attrs.get(7).and_then(decode::comment).as_deref() == Some(comment)
+    })
 }
 
 /// Handles of the rules of a chain, in order.
@@ -159,13 +150,23 @@ pub fn rule_handles(
     table: &str,
     chain: &str,
 ) -> Result<Vec<u64>, NetlinkError> {
+    rules_where(socket, family, table, chain, |_| true)
+}
+
+fn rules_where(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    chain: &str,
+    wanted: impl Fn(&Attributes<'_>) -> bool,
+) -> Result<Vec<u64>, NetlinkError> {
     let mut handles = Vec::new();
     let filter = |m: &mut Batch| {
         m.attr_str(1, table);
         m.attr_str(2, chain);
     };
     list(socket, "list rules", GETRULE, DUMP, family.number(), filter, |_, attrs| {
-        if attrs.str(1) == Some(table) && attrs.str(2) == Some(chain) {
+        if attrs.str(1) == Some(table) && attrs.str(2) == Some(chain) && wanted(&attrs) {
             handles.extend(attrs.be64(3));
         }
     })?;
