@@ -37,6 +37,7 @@ fn service(number: u32, round: u32) -> ServiceChange {
         port: 80,
         cluster_ip: IpAddr::V4(Ipv4Addr::from_bits(0x0a60_0001 + number)),
         external_ips: BTreeSet::new(),
+        guarded: None,
         node_port: None,
         affinity: None,
         inside: all.clone(),

@@ -45,6 +45,7 @@ pub(super) fn service(errors: &mut ErrorList, root: &At<'_>) {
     at("type").one_of(errors, &TYPES);
     unique_ports(errors, &list, kind);
     load_balancer(errors, &spec);
+    source_ranges(errors, root, &spec);
     let external =
         matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !at("externalIPs").is_empty());
     let policy = at("externalTrafficPolicy");
@@ -212,25 +213,45 @@ fn unique_ports(errors: &mut ErrorList, ports: &[At<'_>], kind: &str) {
     }
 }
 
+const BALANCERS_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+
+/// Where the list is empty, what came before it is looked at: an annotation, for the balancers' controllers.
+fn source_ranges(errors: &mut ErrorList, root: &At<'_>, spec: &At<'_>) {
+    let listed = spec.child("loadBalancerSourceRanges").items();
+    let annotation = root
+        .child("metadata")
+        .child("annotations")
+        .key("service.beta.kubernetes.io/load-balancer-source-ranges");
+    let used = match listed.is_empty() {
+        true => annotation.clone(),
+        // Upstream's path begins with a capital.
+        false => {
+            spec.child("loadBalancerSourceRanges").with_path(spec.path.child("LoadBalancerSourceRanges"))
+        }
+    };
+    if used.is_set() && spec.child("type").str() != "LoadBalancer" {
+        errors.push(used.forbidden(BALANCERS_ONLY));
+    }
+    // Each may have spaces around it, as the annotation's always might.
+    let text = if listed.is_empty() { annotation.str().trim() } else { "" };
+    let annotated = text.split(',').filter(|_| !text.is_empty()).map(|range| (used.path.clone(), range));
+    let ranges = used.items().into_iter().map(|range| (range.path.clone(), range.str())).chain(annotated);
+    for (path, range) in ranges {
+        let wrong = names::cidr(range.trim()).into_iter();
+        wrong.for_each(|wrong| errors.push(Error::invalid(&path, range.trim(), wrong)));
+    }
+}
+
 fn load_balancer(errors: &mut ErrorList, spec: &At<'_>) {
-    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     let is_one = spec.child("type").str() == "LoadBalancer";
-    let ranges =
-        spec.child("loadBalancerSourceRanges").with_path(spec.path.child("LoadBalancerSourceRanges"));
-    if !ranges.is_empty() && !is_one {
-        errors.push(ranges.forbidden(ONLY));
-    }
-    for range in ranges.items() {
-        range.invalid_each(errors, names::cidr(range.str().trim()));
-    }
     let allocate = spec.child("allocateLoadBalancerNodePorts");
     if allocate.is_set() && !is_one {
-        errors.push(allocate.forbidden(ONLY));
+        errors.push(allocate.forbidden(BALANCERS_ONLY));
     }
     let class = spec.child("loadBalancerClass");
     if class.is_set() {
         if !is_one {
-            errors.push(class.forbidden(ONLY));
+            errors.push(class.forbidden(BALANCERS_ONLY));
         }
         class.invalid_each(errors, names::qualified_name(class.str()));
     }

@@ -6,7 +6,6 @@ mod node_restriction;
 mod pod_security;
 mod priority;
 mod service_account;
-mod service_sources;
 mod toleration_seconds;
 
 use std::{
@@ -115,7 +114,6 @@ pub fn plugins(pod_security: PodSecurityConfig) -> Vec<Box<dyn Plugin>> {
         Box::new(PodSecurity { config: pod_security }),
         Box::new(priority::Priority),
         Box::new(toleration_seconds::DefaultTolerationSeconds),
-        Box::new(service_sources::ServiceSources),
     ]
 }
 

@@ -338,6 +338,21 @@ pub fn saddr_in_set<A: Ip>(set: &str) -> Vec<Expr> {
     header_in::<A>(&[Part::Source], set, None, false)
 }
 
+/// `meta mark . ip saddr & 255.255.255.0 @set`
+pub fn mark_and_masked_saddr_in_set<A: Ip>(prefix: u8, set: &str) -> Vec<Expr> {
+    let mut exprs = family::<A>();
+    // The register behind the mark's.
+    let (load, _) = Part::Source.load::<A>(9);
+    exprs.extend([Expr::Meta { key: Meta::Mark, to: 1 }, load]);
+    if prefix < A::BITS {
+        let mask = Net::of(A::from_number(u128::MAX), prefix).network().bytes();
+        let xor = vec![0; mask.len()];
+        exprs.push(Expr::Bitwise { from: 9, to: 9, mask, xor });
+    }
+    exprs.push(lookup(set, None, false));
+    exprs
+}
+
 /// `update @set { ip saddr timeout 3h }`
 pub fn learn_saddr<A: Ip>(set: &str, seconds: u32) -> Vec<Expr> {
     let mut exprs = family::<A>();
@@ -443,6 +458,11 @@ pub fn drop() -> Vec<Expr> {
 
 pub fn allow() -> Vec<Expr> {
     vec![Expr::Verdict(Verdict::Return)]
+}
+
+/// `jump chain`
+pub fn jump(chain: &str) -> Vec<Expr> {
+    vec![Expr::Verdict(Verdict::Jump(chain.to_string()))]
 }
 
 /// `goto chain`

@@ -30,7 +30,7 @@ pub(crate) use pods::YOUNGEST;
 pub use pods::{
     HostPort, NamedPort, NetError, NetEvent, Network, NodeNetConfig, PodAddresses, PodNet, Protocol,
 };
-pub use services::{Backends, ServiceChange, ServiceName, ServicePort};
+pub use services::{Backends, Guarded, ServiceChange, ServiceName, ServicePort};
 
 /// Address blocks, `address/prefix`.
 pub use kernel::route::{BlockError, Ip, Ipv4Net, Ipv6Net, Net};

@@ -226,7 +226,7 @@ impl NodeNet {
         let mut state = self.shared.lock();
         let Some(known) = &state.services else {
             // An earlier agent may have written others: the first list goes by what the kernel holds.
-            let mut known = Services::new(self.shared.config.v6.is_some());
+            let mut known = Services::new(self.shared.config.own());
             let (difference, error) = known.change(services);
             state.services = Some(known);
             state.reconcile(&self.shared.config)?;

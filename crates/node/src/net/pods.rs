@@ -23,6 +23,14 @@ pub struct NodeNetConfig {
     pub on_event: Box<dyn Fn(NetEvent) + Send + Sync>,
 }
 
+impl NodeNetConfig {
+    /// The node's addresses, IPv4 first.
+    pub(super) fn own(&self) -> Vec<IpAddr> {
+        let v6 = self.v6.as_ref().map(|v6| IpAddr::V6(v6.node_ip));
+        [IpAddr::V4(self.v4.node_ip)].into_iter().chain(v6).collect()
+    }
+}
+
 /// A node's place in the cluster's network of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network<A> {

@@ -321,7 +321,7 @@ impl State {
         config: &NodeNetConfig,
         changes: Vec<ServiceChange>,
     ) -> Result<(), NetError> {
-        let services = self.services.get_or_insert_with(|| Services::new(config.v6.is_some()));
+        let services = self.services.get_or_insert_with(|| Services::new(config.own()));
         let (difference, error) = services.change(changes);
         let mut transaction = Transaction::new(nft::Family::Inet, TABLE);
         if !transaction.change(&difference.old, &difference.new) {
@@ -339,10 +339,8 @@ impl State {
         if stale.is_empty() {
             return Ok(());
         }
-        let own = |address: IpAddr| {
-            let v6 = config.v6.as_ref().map(|v6| IpAddr::V6(v6.node_ip));
-            address.is_loopback() || address == IpAddr::V4(config.v4.node_ip) || Some(address) == v6
-        };
+        let own = config.own();
+        let own = |address: IpAddr| address.is_loopback() || own.contains(&address);
         conntrack::delete_where(&mut self.rules, |entry| stale.iter().any(|stale| stale.is(entry, own)))?;
         Ok(())
     }

@@ -9,6 +9,7 @@ mod api_server;
 mod changes;
 mod policies;
 mod sctp;
+mod sources;
 mod spread;
 mod udp;
 
@@ -33,6 +34,7 @@ fn port(protocol: Protocol, endpoints: &[SocketAddrV4]) -> ServicePort {
         port: 80,
         cluster_ip: IpAddr::V4(CLUSTER_IP),
         external_ips: BTreeSet::from([IpAddr::V4(EXTERNAL_IP)]),
+        guarded: None,
         node_port: Some(NODE_PORT),
         affinity: None,
         inside: all.clone(),
@@ -59,6 +61,20 @@ impl Cluster {
     fn outside(&self) -> Netns {
         Netns { fd: self.fabric.netns().as_fd().try_clone_to_owned().unwrap() }
     }
+}
+
+/// How the fabric reaches an address that is nobody's: by that node, as whoever is said.
+fn route_by<A: kernel::route::Ip>(outside: &Netns, to: A, node_ip: A, source: Option<A>) {
+    let mut socket = outside.route_socket().unwrap();
+    let routes = kernel::route::routes::<A>(&mut socket).unwrap();
+    let route =
+        routes.iter().find(|route| route.to.network() == node_ip && route.to.prefix() == A::BITS).unwrap();
+    let source = source.or(route.source);
+    let mut batch = kernel::netlink::Batch::new();
+    let to = kernel::route::Net::single(to);
+    let route = kernel::route::Route { to, via: Some(node_ip), source, ..*route };
+    kernel::route::replace_route(&mut batch, route);
+    socket.request(&batch).unwrap();
 }
 
 /// How often each server answers so many connections.

@@ -60,17 +60,8 @@ fn local_policies_stay_on_the_node_and_drop_where_nobody_is() {
     }
     let outside = cluster.outside();
     // What comes to the external address from outside arrives where it is routed to.
-    let by_node = |node: usize| {
-        let mut socket = outside.route_socket().unwrap();
-        let to_node = cluster.nodes[node].addresses.v4.node_ip;
-        let routes = kernel::route::routes::<Ipv4Addr>(&mut socket).unwrap();
-        let route =
-            routes.iter().find(|route| route.to.network() == to_node && route.to.prefix() == 32).unwrap();
-        let mut batch = kernel::netlink::Batch::new();
-        let to = kernel::route::Net::single(EXTERNAL_IP);
-        kernel::route::replace_route(&mut batch, kernel::route::Route { to, via: Some(to_node), ..*route });
-        socket.request(&batch).unwrap();
-    };
+    let by_node =
+        |node: usize| route_by(&outside, EXTERNAL_IP, cluster.nodes[node].addresses.v4.node_ip, None);
     for (node, client) in clients.iter().enumerate().take(2) {
         let own = || BTreeMap::from([(format!("on-{node}"), 30)]);
         assert_eq!(count(&client.netns, at(CLUSTER_IP), 30), own(), "internal policy, node {node}");

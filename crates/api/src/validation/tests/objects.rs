@@ -312,6 +312,39 @@ fn services() {
             ),
         ],
     );
+    const ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    let annotated = format!("metadata.annotations[{ANNOTATION}]");
+    let (range, annotation) =
+        ("spec.LoadBalancerSourceRanges[1]", |text: &str| json!({"annotations": {ANNOTATION: text}}));
+    let only = "Forbidden: may only be used when `type` is 'LoadBalancer'";
+    let rows = [
+        (json!({"spec": {"loadBalancerSourceRanges": [" 10.0.0.0/8 ", "2001:db8::/32"]}}), true, vec![]),
+        (
+            json!({"spec": {"loadBalancerSourceRanges": ["10.0.0.0/8", " 10.0.0.0/33"]}}),
+            true,
+            vec![format!("{range}: Invalid value: \"10.0.0.0/33\": {NO_CIDR}")],
+        ),
+        (json!({"metadata": annotation("10.0.0.0/8, 2001:db8::/32")}), true, vec![]),
+        (json!({"metadata": annotation(" ")}), true, vec![]),
+        (json!({"metadata": annotation("")}), false, vec![format!("{annotated}: {only}")]),
+        (
+            json!({"metadata": annotation("10.0.0.0/8,10.9.8.7")}),
+            true,
+            vec![format!("{annotated}: Invalid value: \"10.9.8.7\": {NO_CIDR}")],
+        ),
+    ];
+    for (changes, balanced, expected) in rows {
+        let mut service = good.clone();
+        for part in ["metadata", "spec"] {
+            let fields = changes[part].as_object().into_iter().flatten();
+            fields.for_each(|(field, value)| service[part][field] = value.clone());
+        }
+        if balanced {
+            service["spec"]["type"] = json!("LoadBalancer");
+        }
+        assert_eq!(create("", "Service", service), expected, "{changes}");
+    }
     let has = |ip: &str| with(good.clone(), "/spec/clusterIP", json!(ip));
     assert_eq!(
         update("", "Service", "", has("10.96.0.2"), has("10.96.0.1")),

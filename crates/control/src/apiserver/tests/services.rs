@@ -48,19 +48,3 @@ async fn a_service_changes_its_families_and_its_type() {
         assert!(external["spec"].get(field).is_none(), "{field}: {external}");
     }
 }
-
-#[tokio::test]
-async fn source_ranges_that_no_node_keeps_to_are_not_taken_in_silence() {
-    let server = start();
-    server.created("/api/v1/namespaces", json!({"metadata": {"name": "d"}})).await;
-    for (number, ranges, warned) in [(0, json!([]), false), (1, json!(["192.0.2.0/24"]), true)] {
-        let spec =
-            json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges, "ports": [{"port": 80}]});
-        let body = json!({"metadata": {"name": format!("s{number}")}, "spec": spec}).to_string();
-        let (status, headers, text) =
-            server.ask_as(Some(User::admin()), "POST", PATH, "application/json", body).await;
-        assert_eq!(status, 201, "{text}");
-        let warning = headers.get("warning").map(|value| value.to_str().unwrap()).unwrap_or_default();
-        assert_eq!(warning.contains("spec.loadBalancerSourceRanges"), warned, "{warning}");
-    }
-}

@@ -8,16 +8,20 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
-use policy::network_policy::ir::Protocol;
+use policy::network_policy::ir::{Cidr, Protocol};
 
 use super::super::health::{HealthCheck, LocalEndpoints};
-use super::{Backends, ServiceChange, ServiceName, ServicePort};
+use super::{Backends, Guarded, ServiceChange, ServiceName, ServicePort};
 
 /// What of a Service concerns a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     cluster_ips: Vec<IpAddr>,
     external_ips: BTreeSet<IpAddr>,
+    /// Of `externalIPs`, or beside them.
+    balancer_ips: BTreeSet<IpAddr>,
+    /// Who may come to these; empty: anybody.
+    source_ranges: Vec<Option<Cidr>>,
     inside: TrafficPolicy,
     outside: TrafficPolicy,
     affinity: Option<u32>,
@@ -168,13 +172,14 @@ impl Service {
             _ => TrafficPolicy::Cluster,
         };
         let balancer = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
-        // With `loadBalancerSourceRanges` the balancer's own addresses need a filter that is not here: they stay closed.
-        let balancer = balancer
-            .filter(|_| spec.load_balancer_source_ranges.as_ref().is_none_or(Vec::is_empty))
+        let balancer_ips: BTreeSet<IpAddr> = balancer
             .flat_map(|balancer| balancer.ingress.iter().flatten())
             .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
-            .filter_map(|ingress| ingress.ip.as_ref());
-        let external_ips = spec.external_ips.iter().flatten().chain(balancer);
+            .filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
+            .collect();
+        let external_ips = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
+        // What cannot be read admits nobody. Spaces are from when the ranges stood in an annotation.
+        let source_ranges = spec.load_balancer_source_ranges.iter().flatten();
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
             let seconds = config.and_then(|c| c.timeout_seconds).unwrap_or(THREE_HOURS as i32);
@@ -190,7 +195,9 @@ impl Service {
         });
         Some(Service {
             cluster_ips,
-            external_ips: external_ips.filter_map(|ip| ip.parse().ok()).collect(),
+            external_ips: external_ips.chain(balancer_ips.iter().copied()).collect(),
+            balancer_ips,
+            source_ranges: source_ranges.map(|range| Cidr::parse(range.trim()).ok()).collect(),
             inside: policy(&spec.internal_traffic_policy),
             outside: policy(&spec.external_traffic_policy),
             affinity,
@@ -201,6 +208,19 @@ impl Service {
                 .filter(|_| spec.type_.as_deref() == Some("LoadBalancer"))
                 .filter(|_| policy(&spec.external_traffic_policy) == TrafficPolicy::Local),
         })
+    }
+}
+
+impl Service {
+    /// What is guarded in that family. A list that has ranges of the other family alone admits nobody: kube-proxy would
+    /// take it for no list at all.
+    fn guarded(&self, v4: bool) -> Option<Guarded> {
+        let of_family = |ip: &IpAddr| ip.is_ipv4() == v4;
+        let addresses: BTreeSet<IpAddr> = self.balancer_ips.iter().copied().filter(of_family).collect();
+        let ranges = self.source_ranges.iter().flatten().filter(|range| of_family(&range.network));
+        let ranges: BTreeSet<Cidr> = ranges.copied().collect();
+        let open = self.source_ranges.is_empty() || ranges.iter().any(|range| range.prefix == 0);
+        (!open && !addresses.is_empty()).then_some(Guarded { addresses, ranges })
     }
 }
 
@@ -291,6 +311,7 @@ pub fn ports<'a>(
                 port: port.port,
                 cluster_ip: *cluster_ip,
                 external_ips: service.external_ips.iter().copied().filter(same_family).collect(),
+                guarded: service.guarded(cluster_ip.is_ipv4()),
                 node_port: port.node_port,
                 affinity: service.affinity,
                 inside: choose(&endpoints, service.inside, zone),
@@ -499,5 +520,36 @@ mod tests {
         let ports = ports(&service, [].into_iter(), None);
         let expected: BTreeSet<IpAddr> = ["192.0.2.1", "192.0.2.2"].map(|a| a.parse().unwrap()).into();
         assert_eq!((&ports[0].external_ips, ports[0].affinity), (&expected, Some(10_800)));
+    }
+
+    /// Ranges, and who is admitted to the balancer's addresses in each family; None: anybody.
+    #[test]
+    fn source_ranges_are_of_a_family() {
+        let cases = [
+            (json!([]), None, None),
+            (json!([" 198.51.100.7/24 "]), Some("198.51.100.0/24"), Some("")),
+            (json!(["198.51.100.0/24", "2001:db8:1::/48"]), Some("198.51.100.0/24"), Some("2001:db8:1::/48")),
+            (json!(["0.0.0.0/0", "198.51.100.0/24"]), None, Some("")),
+            (json!(["::/0"]), Some(""), None),
+            (json!(["what is this"]), Some(""), Some("")),
+        ];
+        for (ranges, v4, v6) in cases {
+            let object = json!({
+                "metadata": {"name": "h", "namespace": "foo"},
+                "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.7", "fd00:cf:96::7"], "externalIPs": ["192.0.2.9"],
+                         "loadBalancerSourceRanges": ranges, "ports": [{"port": 1}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"ip": "2001:db8::2"}]}},
+            });
+            let service = Service::from_api(&serde_json::from_value(object).unwrap()).1.unwrap();
+            let ports = ports(&service, [].into_iter(), None);
+            for (port, expected, address) in [(&ports[0], v4, "192.0.2.2"), (&ports[1], v6, "2001:db8::2")] {
+                let guarded = port.guarded.as_ref().map(|guarded| {
+                    assert_eq!(guarded.addresses, BTreeSet::from([address.parse().unwrap()]));
+                    guarded.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+                });
+                assert_eq!(guarded.as_deref(), expected, "{ranges}");
+            }
+            assert_eq!(ports[0].external_ips.len(), 2, "externalIPs are no balancer's");
+        }
     }
 }

@@ -19,6 +19,7 @@ use policy::network_policy::ir::{Family, Protocol};
 
 use super::super::exprs::*;
 use super::super::table::{REFUSE, UPLINK, of_family, port_part};
+use super::sources;
 
 /// The maps and sets that belong to Services. A Service's elements are in these alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +33,8 @@ pub enum Map {
     OutsideNodePorts,
     /// (mark, number) → address and port.
     Endpoints,
+    /// (address, protocol, port) that only some sources may use → the number of their list (see [`super::sources`]).
+    Sources,
     /// (address, protocol, port) without endpoints that are outside the range of cluster addresses: refused.
     Refused,
     RefusedNodePorts,
@@ -62,12 +65,13 @@ pub const MOST_ENDPOINTS: usize = (1 << 13) - 1;
 pub const MOST_LISTS: u32 = 1 << (32 - KIND_BITS);
 
 impl Map {
-    pub const ALL: [Map; 12] = [
+    pub const ALL: [Map; 13] = [
         Map::Services,
         Map::NodePorts,
         Map::Outside,
         Map::OutsideNodePorts,
         Map::Endpoints,
+        Map::Sources,
         Map::Refused,
         Map::RefusedNodePorts,
         Map::Dropped,
@@ -85,7 +89,7 @@ impl Map {
         }
     }
 
-    fn of_family<A: Ip>(self) -> String {
+    pub(super) fn of_family<A: Ip>(self) -> String {
         of_family::<A>(self.base_name())
     }
 
@@ -96,6 +100,7 @@ impl Map {
             Map::Outside => "services-outside",
             Map::OutsideNodePorts => "nodeports-outside",
             Map::Endpoints => "service-endpoints",
+            Map::Sources => "services-sources",
             Map::Refused => "services-refused",
             Map::RefusedNodePorts => "nodeports-refused",
             Map::Dropped => "services-dropped",
@@ -114,7 +119,7 @@ impl Map {
         let by_address = [address, DataType::InetProto, DataType::InetService];
         let by_port = [DataType::InetProto, DataType::InetService];
         match self {
-            Map::Services | Map::Outside => SetType::map(&by_address, &[DataType::Mark]),
+            Map::Services | Map::Outside | Map::Sources => SetType::map(&by_address, &[DataType::Mark]),
             Map::NodePorts | Map::OutsideNodePorts => SetType::map(&by_port, &[DataType::Mark]),
             Map::Endpoints => {
                 SetType::map(&[DataType::Mark, DataType::Integer], &[address, DataType::InetService])
@@ -143,12 +148,14 @@ pub fn skeleton<A: Ip>(table: &mut Table) {
     }
     let rules = vec![rule([mark_vmap(&Map::Sticky.of_family::<A>())])];
     table.chains.insert(chain, Chain { base: None, rules });
+    sources::skeleton::<A>(table);
 }
 
 /// Where the destination of a new connection is translated; host ports stand between addresses and node ports.
 pub fn translate_addresses<A: Ip>() -> Vec<Rule> {
     let kinds = || masked_mark_vmap(KIND_MASK, &Map::Kinds.of_family::<A>());
     vec![
+        sources::judge::<A>(),
         rule([iifname(UPLINK), address_and_port_in_set::<A>(&Map::DroppedOutside.of_family::<A>()), allow()]),
         rule([iifname(UPLINK), mark_by_address_and_port::<A>(&Map::Outside.of_family::<A>()), kinds()]),
         rule([mark_by_address_and_port::<A>(&Map::Services.of_family::<A>()), kinds()]),
@@ -321,7 +328,7 @@ pub fn endpoint_data(endpoint: SocketAddr) -> Vec<u8> {
     data
 }
 
-fn bytes(address: IpAddr) -> Vec<u8> {
+pub(super) fn bytes(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.bytes(),
         IpAddr::V6(v6) => v6.bytes(),
@@ -354,9 +361,12 @@ pub fn keep(is: &Table, wanted: &mut Table) {
             matches!(protocol.trim_end_matches('6'), "tcp" | "udp" | "sctp") && count.parse::<u32>().is_ok()
         })
     };
-    let ours = |name: &str| name.starts_with(STICKY_PREFIX) || spread(name);
+    let ours = |name: &str| name.starts_with(STICKY_PREFIX) || spread(name) || sources::is_ours(name);
     let chains = is.chains.iter().filter(|(name, chain)| ours(name) && chain.base.is_none());
     wanted.chains.extend(chains.map(|(name, chain)| (name.clone(), chain.clone())));
-    let sets = is.sets.iter().filter(|(name, set)| name.starts_with(STICKY_PREFIX) && set.of.learns);
+    let sets = is
+        .sets
+        .iter()
+        .filter(|(name, set)| name.starts_with(STICKY_PREFIX) && set.of.learns || sources::is_ours(name));
     wanted.sets.extend(sets.map(|(name, set)| (name.clone(), set.clone())));
 }

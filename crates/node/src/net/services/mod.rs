@@ -6,13 +6,15 @@
 
 mod from_api;
 pub mod layout;
+mod sources;
 mod stale;
 mod state;
+mod uses;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use policy::network_policy::ir::Protocol;
+use policy::network_policy::ir::{Cidr, Protocol};
 
 pub use from_api::{Service, Slice, from_api, health_check, ports};
 pub(super) use stale::Stale;
@@ -30,6 +32,8 @@ pub struct ServicePort {
     pub cluster_ip: IpAddr,
     /// `externalIPs`, and what a load balancer gave.
     pub external_ips: BTreeSet<IpAddr>,
+    /// None: anybody may come to any of these.
+    pub guarded: Option<Guarded>,
     pub node_port: Option<u16>,
     /// `sessionAffinity: ClientIP`: for how many seconds a client comes back to the same endpoint.
     pub affinity: Option<u32>,
@@ -39,6 +43,21 @@ pub struct ServicePort {
     pub outside: Backends,
     /// Who answers this node and its pods there, which that policy is not for.
     pub all: Backends,
+}
+
+/// `loadBalancerSourceRanges`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// What a load balancer gave: never empty.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Who may come there, of the same family; nobody, if all ranges are of the other.
+    pub ranges: BTreeSet<Cidr>,
+}
+
+impl Guarded {
+    pub fn admits(&self, source: &IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(source))
+    }
 }
 
 /// Who answers.

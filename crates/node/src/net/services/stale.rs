@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use kernel::conntrack::Entry;
 use policy::network_policy::ir::Protocol;
 
-use super::ServicePort;
+use super::{Guarded, ServicePort};
 
 /// Where clients of a changed Service send to, and who may answer them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Stale {
     address: Option<IpAddr>,
     port: u16,
     answering: BTreeSet<SocketAddr>,
+    /// Who may send there; None: anybody.
+    guarded: Option<Guarded>,
 }
 
 impl Stale {
@@ -26,21 +28,31 @@ impl Stale {
         to.protocol == Protocol::Udp.number()
             && to.destination_port == self.port
             && self.address.map_or_else(|| own(destination), |address| address == destination)
-            && !self.answering.contains(&SocketAddr::new(from.source, from.source_port))
+            && (!self.answering.contains(&SocketAddr::new(from.source, from.source_port))
+                || self.guarded.as_ref().is_some_and(|guarded| !guarded.admits(&to.source)))
     }
 }
 
-type Fronts = BTreeMap<(Option<IpAddr>, u16), BTreeSet<SocketAddr>>;
+type Fronts = BTreeMap<(Option<IpAddr>, u16), Front>;
 
-/// What a change of one Service leaves behind: where somebody answers no more, and where nobody did.
+#[derive(Clone, Default)]
+struct Front {
+    answering: BTreeSet<SocketAddr>,
+    guarded: Option<Guarded>,
+}
+
+/// What a change of one Service leaves behind: where somebody answers no more, where nobody did, and where others may send.
 pub fn find(old: &[&ServicePort], new: &[&ServicePort]) -> Vec<Stale> {
     let (old, new) = (fronts(old), fronts(new));
-    let none = BTreeSet::new();
+    let none = Front::default();
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let changed = keys.into_iter().filter_map(|key| {
         let (was, is) = (old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
-        let left_behind = !was.is_subset(is) || was.is_empty() && !is.is_empty();
-        left_behind.then(|| Stale { address: key.0, port: key.1, answering: is.clone() })
+        let left_behind = !was.answering.is_subset(&is.answering)
+            || was.answering.is_empty() && !is.answering.is_empty()
+            || is.guarded.is_some() && is.guarded != was.guarded;
+        let Front { answering, guarded } = is.clone();
+        left_behind.then_some(Stale { address: key.0, port: key.1, answering, guarded })
     });
     changed.collect()
 }
@@ -49,12 +61,14 @@ fn fronts(ports: &[&ServicePort]) -> Fronts {
     let mut fronts = Fronts::new();
     for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
         let outside = || port.outside.iter().chain(port.all.iter());
-        fronts.entry((Some(port.cluster_ip), port.port)).or_default().extend(port.inside.iter());
+        fronts.entry((Some(port.cluster_ip), port.port)).or_default().answering.extend(port.inside.iter());
         for address in &port.external_ips {
-            fronts.entry((Some(*address), port.port)).or_default().extend(outside());
+            let front = fronts.entry((Some(*address), port.port)).or_default();
+            front.answering.extend(outside());
+            front.guarded = port.guarded.clone().filter(|guarded| guarded.addresses.contains(address));
         }
         if let Some(number) = port.node_port {
-            fronts.entry((None, number)).or_default().extend(outside());
+            fronts.entry((None, number)).or_default().answering.extend(outside());
         }
     }
     fronts
@@ -74,6 +88,7 @@ mod tests {
                 port: 53,
                 cluster_ip: [10, 96, 0, 7].into(),
                 external_ips: BTreeSet::new(),
+                guarded: None,
                 node_port: Some(30053),
                 affinity: None,
                 inside: all.clone(),

@@ -1,19 +1,22 @@
 //! What Services a node has in its table. A change of one is worked out from that Service alone: what it had, what it has.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use kernel::nft::{Chain, Data, Elements, Set, Table};
-use policy::network_policy::ir::{Family, Protocol};
+use policy::network_policy::ir::{Cidr, Family, Protocol};
 
 use super::layout::{self, Map, family_of};
-use super::{Backends, ServiceChange, ServiceName, ServicePort, Stale};
+use super::uses::Uses;
+use super::{Backends, ServiceChange, ServiceName, ServicePort, Stale, sources};
 
 /// A key in a map.
 type Place = (Family, Map, Vec<u8>);
 /// How many endpoints are chosen from.
 type Kind = (Family, Protocol, usize);
+/// The length of a prefix that some range has.
+type Length = (Family, u8);
 
 /// The Services of the cluster as this node programs them.
 #[derive(Debug, Default)]
@@ -21,13 +24,15 @@ pub struct Services {
     known: HashMap<Arc<ServiceName>, Vec<Placed>>,
     elements: HashMap<Place, Claims>,
     /// Ports of how many lists choose from so many endpoints.
-    kinds: BTreeMap<Kind, u32>,
+    kinds: Uses<Kind>,
+    /// Of ranges of sources.
+    lengths: Uses<Length>,
     /// Numbers of lists that were given back.
     free: BTreeSet<u32>,
     /// The first number that was never given out.
     next: u32,
-    /// Whether the table has maps of IPv6.
-    ipv6: bool,
+    /// The node's addresses, one of each family that it has maps of.
+    own: Vec<IpAddr>,
 }
 
 /// A port with the numbers of its lists.
@@ -35,6 +40,8 @@ pub struct Services {
 struct Placed {
     port: ServicePort,
     lists: Vec<List>,
+    /// The number of the list of sources, of a port that is guarded.
+    sources: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +57,8 @@ struct Claims(Vec<(Arc<ServiceName>, Value)>);
 /// What an element of [`Services`] maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
+    /// There is no element: whoever names the key first says so.
+    Absent,
     Nothing,
     Mark(u32),
     Endpoint(SocketAddr),
@@ -77,12 +86,13 @@ struct Part {
     chains: BTreeMap<String, Chain>,
     sets: BTreeMap<String, Set>,
     sticky: Elements,
+    sources: Vec<(Length, Vec<u8>)>,
 }
 
 impl Value {
     fn data(self) -> Data {
         match self {
-            Value::Nothing => Data::Nothing,
+            Value::Absent | Value::Nothing => Data::Nothing,
             Value::Mark(mark) => Data::Value(mark.to_ne_bytes().to_vec()),
             Value::Endpoint(endpoint) => Data::Value(layout::endpoint_data(endpoint)),
         }
@@ -91,13 +101,15 @@ impl Value {
 
 impl Claims {
     fn value(&self) -> Option<Value> {
-        self.0.iter().min_by(|a, b| a.0.cmp(&b.0)).map(|(_, value)| *value)
+        let (_, first) = self.0.iter().min_by(|a, b| a.0.cmp(&b.0))?;
+        (*first != Value::Absent).then_some(*first)
     }
 }
 
 impl Services {
-    pub fn new(ipv6: bool) -> Services {
-        Services { ipv6, ..Services::default() }
+    /// For a node of these addresses.
+    pub fn new(own: Vec<IpAddr>) -> Services {
+        Services { own, ..Services::default() }
     }
 
     pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
@@ -110,13 +122,14 @@ impl Services {
         let mut difference = Difference::default();
         // What elements and kinds were before, of those that are touched.
         let mut elements: BTreeMap<Place, Option<Value>> = BTreeMap::new();
-        let mut kinds: BTreeMap<Kind, bool> = BTreeMap::new();
+        let (mut kinds, mut lengths) = (BTreeMap::new(), BTreeMap::new());
         let mut too_many = None;
         // The last word about a Service counts.
         let changes: BTreeMap<_, _> = changes.into_iter().map(|change| (change.name, change.ports)).collect();
         for (name, mut ports) in changes {
             // Without IPv6 there is nobody to reach such an address.
-            ports.retain(|port| port.cluster_ip.is_ipv4() || self.ipv6);
+            ports.retain(|port| self.own.iter().any(|own| own.is_ipv4() == port.cluster_ip.is_ipv4()));
+            ports.iter_mut().for_each(|port| self.admit_itself(port));
             let name = Arc::new(name);
             let had = self.known.get(&name).cloned().unwrap_or_default();
             if had.iter().map(|placed| &placed.port).eq(ports.iter()) {
@@ -142,10 +155,10 @@ impl Services {
                         }
                     }
                 }
-                for kind in part.kinds {
-                    let users = self.kinds.entry(kind).or_default();
-                    kinds.entry(kind).or_insert(*users > 0);
-                    *users = users.saturating_sub(1);
+                part.kinds.iter().for_each(|kind| self.kinds.release(*kind, &mut kinds));
+                for (length, key) in part.sources {
+                    self.lengths.release(length, &mut lengths);
+                    put_source(&mut difference.old, length, Some(key));
                 }
                 difference.old.chains.extend(part.chains);
                 difference.old.sets.extend(part.sets);
@@ -162,10 +175,10 @@ impl Services {
                         claims.0.push((name.clone(), value));
                     }
                 }
-                for kind in part.kinds {
-                    let users = self.kinds.entry(kind).or_default();
-                    kinds.entry(kind).or_insert(*users > 0);
-                    *users += 1;
+                part.kinds.iter().for_each(|kind| self.kinds.take(*kind, &mut kinds));
+                for (length, key) in part.sources {
+                    self.lengths.take(length, &mut lengths);
+                    put_source(&mut difference.new, length, Some(key));
                 }
                 difference.new.chains.extend(part.chains);
                 difference.new.sets.extend(part.sets);
@@ -187,16 +200,15 @@ impl Services {
             }
         }
         for (kind, was) in kinds {
-            let is = self.kinds.get(&kind).is_some_and(|users| *users > 0);
-            if !is {
-                self.kinds.remove(&kind);
-            }
-            for (table, there) in [(&mut difference.old, was), (&mut difference.new, is)] {
+            for (table, there) in
+                [(&mut difference.old, was), (&mut difference.new, self.kinds.contains(&kind))]
+            {
                 if there {
                     put_kind(table, kind);
                 }
             }
         }
+        self.change_lengths(&mut difference, &lengths);
         // A map that only one side speaks of stays all the same.
         for (family, map) in [Family::V4, Family::V6].into_iter().flat_map(|f| Map::ALL.map(|map| (f, map))) {
             let name = map.name(family);
@@ -215,12 +227,19 @@ impl Services {
                 set.elements.insert((key.clone(), false), value.data());
             }
         }
-        for (kind, _) in self.kinds.iter().filter(|(_, users)| **users > 0) {
-            put_kind(table, *kind);
-        }
+        self.kinds.iter().for_each(|kind| put_kind(table, *kind));
+        table.chains.extend([Family::V4, Family::V6].iter().filter_map(|family| {
+            let lengths = self.lengths.iter().filter(|(of, _)| of == family).map(|(_, length)| *length);
+            let lengths: BTreeSet<u8> = lengths.collect();
+            (!lengths.is_empty()).then(|| sources::chain(*family, &lengths))
+        }));
         for (name, placed) in &self.known {
-            for placed in placed.iter().filter(|placed| placed.port.affinity.is_some()) {
+            let own = |placed: &&Placed| placed.port.affinity.is_some() || placed.sources.is_some();
+            for placed in placed.iter().filter(own) {
                 let part = part(name, placed);
+                for (length, key) in part.sources {
+                    put_source(table, length, Some(key));
+                }
                 table.chains.extend(part.chains);
                 table.sets.extend(part.sets);
                 put(table, family_of(placed.port.cluster_ip), Map::Sticky, part.sticky);
@@ -244,31 +263,77 @@ impl Services {
                     continue;
                 }
                 let at = lists.len();
-                let number = match same.and_then(|same| same.lists.get(at)) {
-                    Some(list) => list.number,
-                    None => {
-                        let number = self.free.pop_first().or_else(|| {
-                            let next = self.next;
-                            (next < layout::MOST_LISTS).then(|| self.next += 1).map(|()| next)
-                        });
-                        let Some(number) = number else {
-                            self.free.extend(taken);
-                            return None;
-                        };
-                        taken.push(number);
-                        number
-                    }
-                };
+                let had = same.and_then(|same| same.lists.get(at)).map(|list| list.number);
+                let number = self.number(had, &mut taken)?;
                 lists.push(List { number, endpoints: endpoints.clone() });
             }
-            placed.push(Placed { port, lists });
+            let sources = match port.guarded {
+                None => None,
+                Some(_) => Some(self.number(same.and_then(|same| same.sources), &mut taken)?),
+            };
+            placed.push(Placed { port, lists, sources });
         }
         Some(placed)
     }
 
+    /// The number it had, else another, which is among `taken` then. None: there are none left, and those are given back.
+    fn number(&mut self, had: Option<u32>, taken: &mut Vec<u32>) -> Option<u32> {
+        if had.is_some() {
+            return had;
+        }
+        let number = self.free.pop_first().or_else(|| {
+            let next = self.next;
+            (next < layout::MOST_LISTS).then(|| self.next += 1).map(|()| next)
+        });
+        match number {
+            Some(number) => taken.push(number),
+            None => self.free.extend(taken.drain(..)),
+        }
+        number
+    }
+
+    /// Where a balancer gives the node the address itself, what the node sends there comes from that address.
+    fn admit_itself(&self, port: &mut ServicePort) {
+        let Some(guarded) = &mut port.guarded else { return };
+        if self.own.iter().any(|own| guarded.admits(own)) {
+            guarded.ranges.extend(guarded.addresses.iter().map(|address| Cidr::new(*address, u8::MAX)));
+        }
+    }
+
+    /// Sets of ranges come and go with the lengths in use, and with them the chain that looks into them.
+    fn change_lengths(&self, difference: &mut Difference, before: &BTreeMap<Length, bool>) {
+        let is: BTreeSet<Length> = self.lengths.iter().copied().collect();
+        let mut was = is.clone();
+        for (length, there) in before {
+            if *there {
+                was.insert(*length);
+            } else {
+                was.remove(length);
+            }
+        }
+        let of = |all: &BTreeSet<Length>, family: Family| -> BTreeSet<u8> {
+            all.iter().filter(|(of, _)| *of == family).map(|(_, length)| *length).collect()
+        };
+        let mut sides = [(&mut difference.old, &was), (&mut difference.new, &is)];
+        for family in [Family::V4, Family::V6] {
+            let changes = of(&was, family) != of(&is, family);
+            for (table, lengths) in &mut sides {
+                if changes {
+                    table.chains.extend([sources::chain(family, &of(lengths, family))]);
+                }
+                before.keys().filter(|length| lengths.contains(length)).for_each(|length| {
+                    put_source(table, *length, None);
+                });
+            }
+        }
+    }
+
     fn give_back(&mut self, had: &[Placed], has: &[Placed]) {
         let numbers = |placed: &[Placed]| -> BTreeSet<u32> {
-            placed.iter().flat_map(|placed| placed.lists.iter().map(|list| list.number)).collect()
+            let of = |placed: &Placed| {
+                placed.lists.iter().map(|list| list.number).chain(placed.sources).collect::<Vec<_>>()
+            };
+            placed.iter().flat_map(of).collect()
         };
         let kept = numbers(has);
         self.free.extend(numbers(had).into_iter().filter(|number| !kept.contains(number)));
@@ -286,8 +351,15 @@ fn put_kind(table: &mut Table, (family, protocol, endpoints): Kind) {
     put(table, family, Map::Kinds, [((key, false), data)].into());
 }
 
+/// The set of ranges of that length, and one of them.
+fn put_source(table: &mut Table, (family, length): Length, key: Option<Vec<u8>>) {
+    let (name, empty) = sources::set(family, length);
+    let set = table.sets.entry(name).or_insert(empty);
+    set.elements.extend(key.map(|key| ((key, false), Data::Nothing)));
+}
+
 fn part(name: &ServiceName, placed: &Placed) -> Part {
-    let Placed { port, lists } = placed;
+    let Placed { port, lists, sources } = placed;
     let mut part = Part::default();
     let family = family_of(port.cluster_ip);
     let who = format!("{}/{} {} {} {}", name.0, name.1, port.protocol.name(), port.port, port.cluster_ip);
@@ -316,6 +388,11 @@ fn part(name: &ServiceName, placed: &Placed) -> Part {
             }
         }
     }
+    let guarded = || port.guarded.as_ref().zip(*sources);
+    if let Some((guarded, number)) = guarded() {
+        let of = |range: &Cidr| ((family, range.prefix), sources::key(number, range));
+        part.sources = guarded.ranges.iter().map(of).collect();
+    }
     let mark_of = |backends: &Backends| {
         let Backends::Any(endpoints) = backends else { return None };
         lists.iter().find(|list| list.endpoints == *endpoints).map(|list| Value::Mark(mark(port, list)))
@@ -331,6 +408,9 @@ fn part(name: &ServiceName, placed: &Placed) -> Part {
     }
     let differs = port.outside != port.all;
     for address in &port.external_ips {
+        let list = guarded().filter(|(guarded, _)| guarded.addresses.contains(address));
+        let list = list.map_or(Value::Absent, |(_, number)| Value::Mark(number));
+        add(Map::Sources, by_address(*address), list);
         match mark_of(&port.all) {
             Some(mark) => add(Map::Services, by_address(*address), mark),
             None => add(Map::Refused, by_address(*address), Value::Nothing),
@@ -373,6 +453,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use super::super::super::table;
+    use super::super::Guarded;
     use super::*;
     use kernel::nft::{self, Transaction};
 
@@ -386,12 +467,17 @@ mod tests {
             port: 80,
             cluster_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, address)),
             external_ips: BTreeSet::new(),
+            guarded: None,
             node_port: None,
             affinity: None,
             inside: backends.clone(),
             outside: backends.clone(),
             all: backends,
         }
+    }
+
+    fn own() -> Vec<IpAddr> {
+        vec!["10.88.0.2".parse().unwrap(), "fd00:cf:88::2".parse().unwrap()]
     }
 
     fn change(name: &str, ports: Vec<ServicePort>) -> ServiceChange {
@@ -435,7 +521,7 @@ mod tests {
 
     #[test]
     fn differences_add_up_to_the_whole() {
-        let mut services = Services::new(true);
+        let mut services = Services::new(own());
         let mut table = whole(&services);
         let mut state = 1u64;
         let mut random = move |below: u64| {
@@ -456,6 +542,11 @@ mod tests {
                     }
                     // All Services fight about two external addresses.
                     port.external_ips = (0..random(3)).map(|n| IpAddr::from([192, 0, 2, n as u8])).collect();
+                    let ranges = |n| Cidr::new(IpAddr::from([10, n as u8, 0, 0]), 8 * (1 + n as u8));
+                    port.guarded = (random(2) == 0).then(|| Guarded {
+                        addresses: port.external_ips.clone(),
+                        ranges: (0..random(4)).map(ranges).collect(),
+                    });
                     port.node_port = (random(2) == 0).then(|| 30000 + u16::from(name));
                     port.affinity = (random(4) == 0).then_some(10);
                     match random(4) {
@@ -477,13 +568,13 @@ mod tests {
         let gone = all.into_iter().map(|name| ServiceChange { name, ports: Vec::new() });
         let (difference, _) = services.change(gone.collect());
         play(&mut table, &difference);
-        assert!(table == whole(&Services::new(true)));
+        assert!(table == whole(&Services::new(own())));
         assert_eq!(services.free.len(), services.next as usize);
     }
 
     #[test]
     fn a_change_costs_what_changes() {
-        let mut services = Services::new(true);
+        let mut services = Services::new(own());
         let many =
             (0..=255).map(|n| change(&format!("s{n}"), vec![port(n, Protocol::Tcp, endpoints(&[1, 2]))]));
         services.change(many.collect());
@@ -504,7 +595,7 @@ mod tests {
             port.external_ips.insert(outside);
             port
         };
-        let mut services = Services::new(true);
+        let mut services = Services::new(own());
         services.change(vec![change("b", vec![claim(2)]), change("a", vec![claim(1)])]);
         let at = |services: &Services| {
             let key = layout::address_key(outside, Protocol::Tcp, 80);
