@@ -134,7 +134,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         let listener = tokio::net::UnixListener::from_std(socket).map_err(io("unix socket"))?;
         parts.spawn(apiserver::serve_unix(server.clone(), listener, user).map_err(Error::from));
     }
-    let scheduler = scheduler::run(server.client(apiserver::User::new("system:kube-scheduler", [])));
+    let scheduler = scheduler::run(server.client_ahead(apiserver::User::new("system:kube-scheduler", [])));
     parts.spawn(scheduler.map(|_| Err(Error::Ended("scheduler"))));
     let for_controllers = server.clone();
     let controllers = controllers::run(move |user| for_controllers.client(user), pki.authority.clone());

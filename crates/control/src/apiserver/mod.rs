@@ -44,7 +44,7 @@ use crate::{
     admission,
     audit::{self, Audit, Record},
     authorization::Authorizer,
-    store::Store,
+    store::{Object, Store},
     tokens::Tokens,
 };
 use request::{Query, Route, Verb};
@@ -91,7 +91,19 @@ struct Context {
     warnings: Vec<String>,
     audit: admission::Audit,
     record: Arc<Record>,
+    looks_ahead: bool,
 }
+
+impl Context {
+    /// What a write sees of the object it changes: the scheduler may have seen that before it is durable.
+    fn sight(&self) -> fn(&Store, &str) -> Option<Arc<Object>> {
+        if self.looks_ahead { Store::get_ahead } else { Store::get }
+    }
+}
+
+/// Marks a request of a client made by [`ApiServer::client_ahead`].
+#[derive(Clone)]
+struct LooksAhead;
 
 /// What is kept of a core object for selectors: its identity, and the fields that may be selected by.
 pub(crate) fn selectable(plural: &str, object: &Value) -> Value {
@@ -228,6 +240,7 @@ impl ApiServer {
             warnings: Vec::new(),
             audit: admission::Audit::default(),
             record: record.clone(),
+            looks_ahead: request.extensions().get::<LooksAhead>().is_some(),
             user,
             query,
         };
@@ -318,9 +331,15 @@ impl ApiServer {
         kube::Client::new(self.service(user), "default")
     }
 
+    /// As [`client`](Self::client), for the scheduler: its watches show a write when it is decided, so that the binding of
+    /// a pod is durable together with the pod.
+    pub fn client_ahead(self: &Arc<Self>, user: User) -> kube::Client {
+        kube::Client::new(InProcess { looks_ahead: true, ..self.service(user) }, "default")
+    }
+
     /// The server as a service for one user.
     pub fn service(self: &Arc<Self>, user: User) -> InProcess {
-        InProcess { server: self.clone(), user: Arc::new(user) }
+        InProcess { server: self.clone(), user: Arc::new(user), looks_ahead: false }
     }
 }
 
@@ -357,6 +376,7 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 pub struct InProcess {
     server: Arc<ApiServer>,
     user: Arc<User>,
+    looks_ahead: bool,
 }
 
 impl tower::Service<Request<kube::client::Body>> for InProcess {
@@ -369,10 +389,13 @@ impl tower::Service<Request<kube::client::Body>> for InProcess {
     }
 
     fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
-        let (server, user) = (self.server.clone(), self.user.clone());
+        let (server, user, looks_ahead) = (self.server.clone(), self.user.clone(), self.looks_ahead);
         Box::pin(async move {
-            let request =
+            let mut request =
                 request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
+            if looks_ahead {
+                request.extensions_mut().insert(LooksAhead);
+            }
             Ok(server.handle(request, Some(user)).await)
         })
     }

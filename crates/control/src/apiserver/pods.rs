@@ -11,7 +11,7 @@ use super::{
     text,
     write::{self, Step},
 };
-use crate::admission::Operation;
+use crate::{admission::Operation, scheduler, store::Object};
 
 fn success(status: StatusCode) -> Response<Body> {
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": status.as_u16()});
@@ -51,6 +51,12 @@ fn bound(pod: &Value, binding: &Value, now: String) -> Result<Value, String> {
     Ok(pod)
 }
 
+/// Whether a pod that was added is the scheduler's to bind.
+pub fn wants_binding(pod: &Object) -> bool {
+    let selected = pod.attributes(|object| super::selectable("pods", object));
+    text(selected, "/spec/nodeName").is_empty() && text(selected, "/spec/schedulerName") == scheduler::NAME
+}
+
 impl ApiServer {
     /// POST of a Binding, to `pods/<name>/binding` or to `bindings`.
     pub(super) async fn bind(
@@ -75,7 +81,7 @@ impl ApiServer {
         let pods = api::registry::by_plural("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
         let uid = text(&binding, "/metadata/uid");
         let conflict = |why: &str| ApiError::conflict(("", "pods/binding"), name, why);
-        self.step(pods, &route.namespace, name, context.dry_run, |_, pod| {
+        self.step_from(context.sight(), pods, &route.namespace, name, context.dry_run, |_, pod| {
             let there = text(pod, "/metadata/uid");
             if !uid.is_empty() && uid != there {
                 return Err(conflict(&format!(

@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    ApiServer, Context, events, read,
+    ApiServer, Context, events, pods, read,
     request::{Query, Route},
     respond::{self, Body, Representation},
     select::Selection,
 };
 use crate::{
     random,
-    store::{Change, Event, LINE_END, Listed, Object, Store, Watcher},
+    store::{Change, Event, LINE_END, Listed, Object, ReadError, Store, Watcher},
 };
 
 /// How often a watcher that wants bookmarks is told how far it is, as upstream.
@@ -79,7 +79,7 @@ pub fn answer(server: &Arc<ApiServer>, route: &Route, context: &Context) -> Resu
             let (listed, watcher) = server.store.list_and_watch(&prefix);
             (watcher, lines.initial(&listed, announce_end))
         }
-        Start::After(revision) => match server.store.watch(&prefix, revision) {
+        Start::After(revision) => match after(server, route, context, &prefix, revision) {
             Ok(watcher) => (watcher, VecDeque::new()),
             Err(error) => {
                 let line = error_line(&super::write::read_failed(error));
@@ -105,6 +105,20 @@ pub fn answer(server: &Arc<ApiServer>, route: &Route, context: &Context) -> Resu
     Ok(respond::stream(stream::unfold(watching, |mut watching| async move {
         watching.next().await.map(|line| (line, watching))
     })))
+}
+
+fn after(
+    server: &ApiServer,
+    route: &Route,
+    context: &Context,
+    prefix: &str,
+    revision: u64,
+) -> Result<Watcher, ReadError> {
+    match (context.looks_ahead, route.resource.plural) {
+        (false, _) => server.store.watch(prefix, revision),
+        (true, "pods") => server.store.watch_ahead(prefix, revision, pods::wants_binding),
+        (true, _) => server.store.watch_ahead(prefix, revision, |_| false),
+    }
 }
 
 /// Ends a stream: the client must list again, or knows why.

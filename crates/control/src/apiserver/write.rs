@@ -22,7 +22,7 @@ use crate::{
     admission::{self, Operation},
     authorization::Written,
     random,
-    store::{Action, Encoded, Expect, Object, ReadError, Write, WriteError},
+    store::{Action, Encoded, Expect, Object, ReadError, Store, Write, WriteError},
 };
 
 /// What a write left: an object in the store, or what would be there (dry run) or was.
@@ -324,11 +324,24 @@ impl ApiServer {
         namespace: &str,
         name: &str,
         dry_run: bool,
+        decide: impl FnMut(&Arc<Object>, &Value) -> Result<Step, ApiError>,
+    ) -> Result<Done, ApiError> {
+        self.step_from(Store::get, resource, namespace, name, dry_run, decide).await
+    }
+
+    /// As [`step`](Self::step), with what `get` says is there ([`Context::sight`]).
+    pub(super) async fn step_from(
+        &self,
+        get: fn(&Store, &str) -> Option<Arc<Object>>,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
         mut decide: impl FnMut(&Arc<Object>, &Value) -> Result<Step, ApiError>,
     ) -> Result<Done, ApiError> {
         let key: Arc<str> = key(resource, namespace, name).into();
         for _ in 0..TRIES {
-            let current = self.store.get(&key).ok_or_else(|| ApiError::not_found(resource, name))?;
+            let current = get(&self.store, &key).ok_or_else(|| ApiError::not_found(resource, name))?;
             let old = current.value();
             let expect = Expect::Revision(current.revision);
             let (action, last) = match decide(&current, &old)? {
@@ -401,44 +414,52 @@ impl ApiServer {
         };
         let mut warnings = Vec::new();
         let mut reserved = services::Reserved::default();
+        let sight = context.sight();
         let done = self
-            .step(route.resource, &route.namespace, &route.name, context.dry_run, |current, old| {
-                warnings.clear();
-                let mut new = change(old)?;
-                self.check_preconditions(route, &new, current, old)?;
-                settle_namespace(route, &mut new)?;
-                self.settle_metadata(&mut new, old);
-                defaults::apply(resource, &mut new);
-                let request =
-                    self.admission_request(Operation::Update, route, context, &route.name, Some(old));
-                admission::mutate(&self.admission, &request, &mut new)?;
-                strategy::prepare_update(resource, part, &mut new, old);
-                if part.is_empty() {
-                    self.services.prepare(resource, &mut new, Some(old))?;
-                }
-                new["metadata"]["resourceVersion"] = current.revision.to_string().into();
-                self.confirm_no_escalation(route, context, &new, Some(old))?;
+            .step_from(
+                sight,
+                route.resource,
+                &route.namespace,
+                &route.name,
+                context.dry_run,
+                |current, old| {
+                    warnings.clear();
+                    let mut new = change(old)?;
+                    self.check_preconditions(route, &new, current, old)?;
+                    settle_namespace(route, &mut new)?;
+                    self.settle_metadata(&mut new, old);
+                    defaults::apply(resource, &mut new);
+                    let request =
+                        self.admission_request(Operation::Update, route, context, &route.name, Some(old));
+                    admission::mutate(&self.admission, &request, &mut new)?;
+                    strategy::prepare_update(resource, part, &mut new, old);
+                    if part.is_empty() {
+                        self.services.prepare(resource, &mut new, Some(old))?;
+                    }
+                    new["metadata"]["resourceVersion"] = current.revision.to_string().into();
+                    self.confirm_no_escalation(route, context, &new, Some(old))?;
 
-                let errors = match part {
-                    "" => validation::validate_update(resource, &new, old),
-                    sub => validation::validate_update_subresource(resource, sub, &new, old),
-                };
-                if !errors.is_empty() {
-                    return Err(ApiError::invalid(resource.group, resource.kind, &route.name, &errors));
-                }
-                admission::validate(&self.admission, &request, Some(&new), &mut warnings)?;
-                // What an overtaken try took goes back first.
-                reserved = services::Reserved::default();
-                reserved = self.services.on_update(resource, &mut new, old)?;
-                if new == *old {
-                    return Ok(Step::Keep);
-                }
-                Ok(if super::delete::is_finished(resource, &new) {
-                    Step::Remove(new)
-                } else {
-                    Step::Put(new)
-                })
-            })
+                    let errors = match part {
+                        "" => validation::validate_update(resource, &new, old),
+                        sub => validation::validate_update_subresource(resource, sub, &new, old),
+                    };
+                    if !errors.is_empty() {
+                        return Err(ApiError::invalid(resource.group, resource.kind, &route.name, &errors));
+                    }
+                    admission::validate(&self.admission, &request, Some(&new), &mut warnings)?;
+                    // What an overtaken try took goes back first.
+                    reserved = services::Reserved::default();
+                    reserved = self.services.on_update(resource, &mut new, old)?;
+                    if new == *old {
+                        return Ok(Step::Keep);
+                    }
+                    Ok(if super::delete::is_finished(resource, &new) {
+                        Step::Remove(new)
+                    } else {
+                        Step::Put(new)
+                    })
+                },
+            )
             .await;
         context.warnings.append(&mut warnings);
         let done = done?;

@@ -26,7 +26,7 @@ use watch::{QUEUE, Subscriber};
 
 pub use history::Event;
 pub use object::{Change, Encoded, LINE_END, Object};
-pub use watch::{Overrun, Watcher};
+pub use watch::{Answers, Overrun, Watcher};
 
 /// The largest object, as etcd's `--max-request-bytes`.
 pub const MAX_OBJECT: usize = 3 << 19;
@@ -97,6 +97,8 @@ struct State {
     history: History,
     /// By resource.
     subscribers: HashMap<String, Vec<Subscriber>>,
+    /// What is decided and not durable yet, of resources that someone looks ahead at.
+    ahead: Vec<Arc<Event>>,
 }
 
 struct Shared(RwLock<State>);
@@ -106,7 +108,32 @@ impl Shared {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>) {
+    /// Shows what is decided to those who look ahead; the keys about which one of them will write.
+    fn show_ahead(&self, events: &[Arc<Event>]) -> Vec<Arc<str>> {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let State { subscribers, ahead, .. } = &mut *state;
+        let mut answered = Vec::new();
+        for event in events {
+            let Some(subscribers) = subscribers.get_mut(watch::resource(&event.object.key)) else { continue };
+            let mut is_shown = false;
+            subscribers.retain(|subscriber| {
+                let Some(answers) = subscriber.ahead else { return true };
+                is_shown = true;
+                let is_there = subscriber.offer(event);
+                let key = &event.object.key;
+                if is_there && watch::covers(&subscriber.prefix, key) && event.change == Change::Added {
+                    answered.extend(answers(&event.object).then(|| key.clone()));
+                }
+                is_there
+            });
+            if is_shown {
+                ahead.push(event.clone());
+            }
+        }
+        answered
+    }
+
+    fn publish(&self, events: &[Arc<Event>]) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for event in events {
             let key = &event.object.key;
@@ -117,9 +144,10 @@ impl Shared {
             state.revision = event.revision;
             state.history.push(event.clone());
             if let Some(subscribers) = state.subscribers.get_mut(watch::resource(key)) {
-                subscribers.retain(|subscriber| subscriber.offer(event));
+                subscribers.retain(|subscriber| subscriber.ahead.is_some() || subscriber.offer(event));
             }
         }
+        state.ahead.clear();
     }
 }
 
@@ -148,11 +176,12 @@ impl State {
         &mut self,
         prefix: &str,
         past: impl Into<std::collections::VecDeque<Arc<Event>>>,
+        ahead: Option<Answers>,
     ) -> Watcher {
         let (sender, queue) = mpsc::channel(QUEUE);
         let subscribers = self.subscribers.entry(watch::resource(prefix).to_owned()).or_default();
         subscribers.retain(|subscriber| !subscriber.queue.is_closed());
-        subscribers.push(Subscriber { prefix: prefix.to_owned(), queue: sender });
+        subscribers.push(Subscriber { prefix: prefix.to_owned(), queue: sender, ahead });
         Watcher { past: past.into(), queue }
     }
 }
@@ -184,15 +213,18 @@ impl Store {
             revision,
             history: History::starting_at(revision),
             subscribers: HashMap::new(),
+            ahead: Vec::new(),
         })));
         let (writes, queue) = mpsc::channel(WRITES);
         let (failure, failed) = tokio::sync::watch::channel(None);
         let state = shared.clone();
         let engine = Box::new(engine);
+        let started = |error| EngineError::Damaged(format!("start the committer's thread: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(started)?;
         std::thread::Builder::new()
             .name("committer".into())
-            .spawn(move || committer::run(&state, engine, queue, &failure))
-            .map_err(|error| EngineError::Damaged(format!("start the committer's thread: {error}")))?;
+            .spawn(move || committer::run(&state, engine, queue, &failure, &runtime))
+            .map_err(started)?;
         Ok(Store { shared, writes, failed })
     }
 
@@ -203,6 +235,16 @@ impl Store {
 
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
         self.shared.read().objects.get(key).cloned()
+    }
+
+    /// As [`get`](Self::get), with what is decided and not durable yet, of resources that someone looks ahead at. Only for a
+    /// write that follows from it: that is durable after it, or not at all.
+    pub fn get_ahead(&self, key: &str) -> Option<Arc<Object>> {
+        let state = self.shared.read();
+        match state.ahead.iter().rev().find(|event| &*event.object.key == key) {
+            Some(event) => (event.change != Change::Deleted).then(|| event.object.clone()),
+            None => state.objects.get(key).cloned(),
+        }
     }
 
     /// What is under `prefix`: now, or as it was at a revision.
@@ -228,25 +270,37 @@ impl Store {
     /// # Errors
     /// A revision that is forgotten.
     pub fn watch(&self, prefix: &str, from: u64) -> Result<Watcher, ReadError> {
+        self.watch_after(prefix, from, None)
+    }
+
+    /// As [`watch`](Self::watch), with events when they are decided, before they are durable. Only for who does nothing with
+    /// them but write to this store. A commit waits a moment for the writes about additions that `answers` promises.
+    ///
+    /// # Errors
+    /// A revision that is forgotten.
+    pub fn watch_ahead(&self, prefix: &str, from: u64, answers: Answers) -> Result<Watcher, ReadError> {
+        self.watch_after(prefix, from, Some(answers))
+    }
+
+    fn watch_after(&self, prefix: &str, from: u64, ahead: Option<Answers>) -> Result<Watcher, ReadError> {
         let mut state = self.shared.0.write().unwrap_or_else(PoisonError::into_inner);
         let oldest = state.history.floor();
         if from < oldest {
             return Err(ReadError::Expired { requested: from, oldest });
         }
-        let past: Vec<_> = state
-            .history
-            .after(from)
+        let undurable = if ahead.is_some() { &*state.ahead } else { &[] };
+        let past: Vec<_> = (state.history.after(from).chain(undurable))
             .filter(|event| watch::covers(prefix, &event.object.key))
             .cloned()
             .collect();
-        Ok(state.subscribe(prefix, past))
+        Ok(state.subscribe(prefix, past, ahead))
     }
 
     /// What is under `prefix`, and every event after that.
     pub fn list_and_watch(&self, prefix: &str) -> (Listed, Watcher) {
         let mut state = self.shared.0.write().unwrap_or_else(PoisonError::into_inner);
         let listed = Listed { objects: state.list(prefix), revision: state.revision };
-        (listed, state.subscribe(prefix, Vec::new()))
+        (listed, state.subscribe(prefix, Vec::new(), None))
     }
 
     /// Writes, and returns when the write is durable. Of a deletion, the object's last state under the deletion's

@@ -23,6 +23,28 @@ fn store() -> Store {
     Store::open(Volatile).unwrap()
 }
 
+/// An engine whose commits wait for leave, and say how many records each has.
+struct Held {
+    leave: std::sync::mpsc::Receiver<()>,
+    commits: std::sync::mpsc::Sender<usize>,
+}
+
+fn held() -> (Store, std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<usize>) {
+    let (allow, leave) = std::sync::mpsc::channel();
+    let (commits, seen) = std::sync::mpsc::channel();
+    (Store::open(Held { leave, commits }).unwrap(), allow, seen)
+}
+
+impl engine::Engine for Held {
+    fn load(&mut self) -> Result<engine::Loaded, engine::EngineError> {
+        Volatile.load()
+    }
+    fn commit(&mut self, records: Vec<engine::Record<'_>>, _: u64) -> Result<(), engine::EngineError> {
+        self.leave.recv().map_err(|_| engine::EngineError::Damaged("the test is over".into()))?;
+        self.commits.send(records.len()).map_err(|_| engine::EngineError::Damaged("the test is over".into()))
+    }
+}
+
 fn numbers(listed: &Listed) -> Vec<u64> {
     listed.objects.iter().map(|o| o.value()["n"].as_u64().unwrap()).collect()
 }
@@ -145,4 +167,60 @@ async fn a_restart_finds_everything_and_goes_on_counting() {
     assert!(store.watch("/", revision - 1).is_err(), "events from before the restart are forgotten");
     assert!(store.watch("/", revision).is_ok());
     assert_eq!(create(&store, "/pods/d/c", 4).await.revision, revision + 1);
+}
+
+#[tokio::test]
+async fn what_a_watcher_that_looks_ahead_writes_is_in_the_commit_of_what_it_saw() {
+    let (store, allow, commits) = held();
+    let mut ahead = store.watch_ahead("/pods/", store.revision(), |_| true).unwrap();
+    let mut behind = store.watch("/pods/", store.revision()).unwrap();
+    let creating = tokio::spawn({
+        let store = store.clone();
+        async move { create(&store, "/pods/d/a", 1).await }
+    });
+    let seen = ahead.next().await.unwrap().object.clone();
+    assert!(store.get("/pods/d/a").is_none() && behind.try_next().is_none(), "nothing is durable yet");
+    assert_eq!(store.get_ahead("/pods/d/a").unwrap().revision, seen.revision);
+    let answering = tokio::spawn({
+        let store = store.clone();
+        async move { update(&store, &seen, 2).await }
+    });
+    assert_eq!(ahead.next().await.unwrap().object.value()["n"], 2);
+    assert!(store.get("/pods/d/a").is_none() && behind.try_next().is_none() && !creating.is_finished());
+    allow.send(()).unwrap();
+    let (created, answered) = (creating.await.unwrap(), answering.await.unwrap());
+    assert_eq!((created.value()["n"].as_u64(), answered.revision), (Some(1), created.revision + 1));
+    assert_eq!(commits.try_recv(), Ok(2));
+    assert_eq!(behind.next().await.unwrap().revision, created.revision);
+    assert_eq!(behind.next().await.unwrap().revision, answered.revision);
+    assert!(ahead.try_next().is_none(), "what was seen ahead is not told again");
+    assert_eq!(store.get("/pods/d/a").unwrap().revision, answered.revision);
+}
+
+#[tokio::test]
+async fn a_commit_does_not_wait_long_for_a_promised_write() {
+    let (store, allow, commits) = held();
+    let _ahead = store.watch_ahead("/pods/", store.revision(), |_| true).unwrap();
+    allow.send(()).unwrap();
+    create(&store, "/pods/d/a", 1).await;
+    assert_eq!(commits.try_recv(), Ok(1));
+}
+
+#[tokio::test]
+async fn who_begins_to_look_ahead_misses_nothing() {
+    let (store, allow, _commits) = held();
+    allow.send(()).unwrap();
+    let first = create(&store, "/pods/d/a", 1).await;
+    let mut ahead = store.watch_ahead("/pods/", first.revision, |_| false).unwrap();
+    let creating = tokio::spawn({
+        let store = store.clone();
+        async move { create(&store, "/pods/d/b", 2).await }
+    });
+    let undurable = ahead.next().await.unwrap();
+    let mut late = store.watch_ahead("/pods/", first.revision - 1, |_| false).unwrap();
+    allow.send(()).unwrap();
+    creating.await.unwrap();
+    assert_eq!(late.next().await.unwrap().revision, first.revision);
+    assert_eq!(late.next().await.unwrap().revision, undurable.revision);
+    assert!(late.try_next().is_none());
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::history::Event;
+use super::{history::Event, object::Object};
 
 /// Events a watcher may lag behind; one that lags further is cut off and must list again.
 pub(super) const QUEUE: usize = 4096;
@@ -19,10 +19,15 @@ pub(super) fn resource(key: &str) -> &str {
     key.trim_start_matches('/').split('/').next().unwrap_or_default()
 }
 
+/// Whether a watcher that looks ahead will write about an object that was added.
+pub type Answers = fn(&Object) -> bool;
+
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub prefix: String,
     pub queue: mpsc::Sender<Arc<Event>>,
+    /// Of one that looks ahead: it is told what is decided, others what is durable.
+    pub ahead: Option<Answers>,
 }
 
 impl Subscriber {

@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use control::apiserver::{ApiServer, ServiceRanges, Settings, User};
-use control::store::{Store, engine::Volatile};
+use control::store::{
+    Store,
+    engine::{Engine, Volatile},
+};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
@@ -37,6 +40,11 @@ impl Drop for Cluster {
 impl Cluster {
     /// Everything runs, and the nodes are ready.
     pub async fn start(nodes: &[&str]) -> Cluster {
+        Cluster::start_over(Volatile, nodes).await
+    }
+
+    /// The same, with this engine behind the store.
+    pub async fn start_over(engine: impl Engine, nodes: &[&str]) -> Cluster {
         let settings = Settings {
             address: "127.0.0.1:6443".into(),
             run_dir: PathBuf::from("/nonexistent"),
@@ -45,12 +53,12 @@ impl Cluster {
             audit: control::audit::Audit::none(),
             pod_security: Default::default(),
         };
-        let server = ApiServer::new(Store::open(Volatile).unwrap(), settings).unwrap();
+        let server = ApiServer::new(Store::open(engine).unwrap(), settings).unwrap();
         let client = server.client(User::admin());
         // Without their roles the loops may do nothing.
         control::authorization::bootstrap::run(&client).await.unwrap();
         let loops = server.clone();
-        let scheduler = server.client(User::new("system:kube-scheduler", []));
+        let scheduler = server.client_ahead(User::new("system:kube-scheduler", []));
         let bad_images = Arc::new(Mutex::new(BTreeSet::new()));
         let tasks = vec![
             tokio::spawn(control::controllers::run(move |user| loops.client(user), "the CA".to_string())),

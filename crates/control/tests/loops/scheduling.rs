@@ -1,5 +1,7 @@
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use control::store::engine::{Engine, EngineError, Loaded, Record, Volatile};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
@@ -135,4 +137,36 @@ async fn a_pod_goes_from_post_to_bound_and_fifty_of_a_deployment_get_ready() {
         *per_node.entry(pod.spec.as_ref().unwrap().node_name.clone()).or_insert(0) += 1;
     }
     assert!(per_node.len() == 3 && per_node.values().all(|count| (16..=18).contains(count)), "{per_node:?}");
+}
+
+/// The keys of each commit.
+struct Noting(Arc<Mutex<Vec<Vec<String>>>>);
+
+impl Engine for Noting {
+    fn load(&mut self) -> Result<Loaded, EngineError> {
+        Volatile.load()
+    }
+    fn commit(&mut self, records: Vec<Record<'_>>, _: u64) -> Result<(), EngineError> {
+        self.0.lock().unwrap().push(records.iter().map(|record| record.key.to_string()).collect());
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_and_its_binding_are_one_commit() {
+    let commits = Arc::default();
+    let cluster = Cluster::start_over(Noting(Arc::clone(&commits)), &["node-1"]).await;
+    // The commit waits for a moment only, which a loaded machine may miss.
+    for n in 0..100 {
+        let name = format!("web-{n}");
+        let created = cluster.create::<Pod>(pod(&name, json!({}))).await;
+        assert_eq!(created.spec.unwrap().node_name, None, "who creates a pod sees it as it was written");
+        cluster.bound(&name).await;
+        let key = format!("/pods/default/{name}");
+        let times = |commit: &Vec<String>| commit.iter().filter(|one| **one == key).count();
+        if commits.lock().unwrap().iter().any(|commit| times(commit) >= 2) {
+            return;
+        }
+    }
+    panic!("no binding was in the commit of its pod");
 }
