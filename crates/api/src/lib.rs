@@ -8,6 +8,7 @@
 //! What differs from kind to kind lives in [`defaults`], [`validation`] and [`printer`].
 //! Every refusal is an [`error::ApiError`]: a Kubernetes `Status` with Kubernetes' own words.
 
+pub mod apply;
 pub mod base64;
 pub mod convert;
 pub mod defaults;
