@@ -31,6 +31,7 @@ pub fn apply_kind(group: &str, kind: &str, object: &mut Value) {
         ("apps", "Deployment") => workload::deployment(root),
         ("apps", "DaemonSet") => workload::daemon_set(root),
         ("apps", "ReplicaSet") => workload::replica_set(root),
+        ("apps", "StatefulSet") => workload::stateful_set(root),
         ("batch", "Job") => workload::job(root),
         ("", "Service") => network::service(root),
         ("", "Endpoints") => network::endpoints(root),

@@ -238,6 +238,27 @@ fn workloads_get_replicas_and_a_rollout() {
             "template": {"spec": template_spec}
         }, "status": {"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}}),
     );
+    let retention = json!({"whenDeleted": "Retain", "whenScaled": "Retain"});
+    check(
+        "apps",
+        "StatefulSet",
+        json!({"spec": {"template": template}}),
+        json!({"spec": {
+            "replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady",
+            "persistentVolumeClaimRetentionPolicy": retention,
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}},
+            "template": {"spec": template_spec}
+        }, "status": {"replicas": 0, "availableReplicas": 0}}),
+    );
+    check(
+        "apps",
+        "StatefulSet",
+        json!({"spec": {"updateStrategy": {"type": "RollingUpdate"}}}),
+        json!({"spec": {
+            "replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady",
+            "persistentVolumeClaimRetentionPolicy": retention,
+        }, "status": {"replicas": 0, "availableReplicas": 0}}),
+    );
     check(
         "",
         "ReplicationController",

@@ -1,8 +1,8 @@
-//! Defaults of the kinds that own pods: Deployment, DaemonSet, ReplicaSet, ReplicationController, Job.
+//! Defaults of the kinds that own pods: Deployment, DaemonSet, ReplicaSet, StatefulSet, ReplicationController, Job.
 
 use serde_json::{Map, Value};
 
-use super::{is_empty, maybe, object_at, pod, set, set_absent, text};
+use super::{is_empty, maybe, object_at, pod, set, set_absent, text, unset};
 
 pub(super) fn deployment(root: &mut Map<String, Value>) {
     let Some(spec) = object_at(root, "spec") else { return };
@@ -50,6 +50,35 @@ pub(super) fn replica_set(root: &mut Map<String, Value>) {
     template_of(spec);
     if let Some(status) = object_at(root, "status") {
         set_absent(status, "replicas", 0);
+    }
+}
+
+pub(super) fn stateful_set(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    set(spec, "podManagementPolicy", "OrderedReady");
+    if let Some(strategy) = object_at(spec, "updateStrategy") {
+        if unset(strategy, "type") {
+            set(strategy, "type", "RollingUpdate");
+            object_at(strategy, "rollingUpdate");
+        }
+        // A strategy that was named without its parameters keeps none.
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = maybe(strategy, "rollingUpdate")
+        {
+            set_absent(rolling, "partition", 0);
+            set_absent(rolling, "maxUnavailable", 1);
+        }
+    }
+    if let Some(retention) = object_at(spec, "persistentVolumeClaimRetentionPolicy") {
+        set(retention, "whenDeleted", "Retain");
+        set(retention, "whenScaled", "Retain");
+    }
+    set_absent(spec, "replicas", 1);
+    set_absent(spec, "revisionHistoryLimit", 10);
+    template_of(spec);
+    if let Some(status) = object_at(root, "status") {
+        set_absent(status, "replicas", 0);
+        set_absent(status, "availableReplicas", 0);
     }
 }
 

@@ -127,6 +127,14 @@ static DAEMON_SET: &[Column] = &[
     wide("Selector", "A label query over pods that are managed by the daemon set."),
 ];
 
+static STATEFUL_SET: &[Column] = &[
+    named(),
+    text("Ready", "Number of the pod with ready state"),
+    aged(),
+    wide("Containers", CONTAINERS),
+    wide("Images", IMAGES),
+];
+
 static POD_TEMPLATE: &[Column] = &[
     named(),
     text("Containers", CONTAINERS),
@@ -318,6 +326,7 @@ pub(super) fn printer(group: &str, kind: &str) -> Printer {
         ("", "Pod") => (POD, pod::cells),
         ("apps", "ReplicaSet") | ("", "ReplicationController") => (REPLICA_SET, rows::replica_set),
         ("apps", "Deployment") => (DEPLOYMENT, rows::deployment),
+        ("apps", "StatefulSet") => (STATEFUL_SET, rows::stateful_set),
         ("", "PodTemplate") => (POD_TEMPLATE, rows::pod_template),
         ("apps", "DaemonSet") => (DAEMON_SET, rows::daemon_set),
         ("apps", "ControllerRevision") => (CONTROLLER_REVISION, rows::controller_revision),

@@ -115,10 +115,9 @@ pub(super) fn job(object: &Value, now: i64) -> Vec<Value> {
 
 pub(super) fn deployment(object: &Value, now: i64) -> Vec<Value> {
     let (names, images) = containers(object);
-    let ready = format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas"));
     vec![
         name(object),
-        ready.into(),
+        ready_of_wanted(object),
         number(object, "/status/updatedReplicas").into(),
         number(object, "/status/availableReplicas").into(),
         age_of(object, now),
@@ -126,6 +125,15 @@ pub(super) fn deployment(object: &Value, now: i64) -> Vec<Value> {
         images,
         selector(object),
     ]
+}
+
+pub(super) fn stateful_set(object: &Value, now: i64) -> Vec<Value> {
+    let (names, images) = containers(object);
+    vec![name(object), ready_of_wanted(object), age_of(object, now), names, images]
+}
+
+fn ready_of_wanted(object: &Value) -> Value {
+    format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas")).into()
 }
 
 /// Names and images of a template's containers.

@@ -134,6 +134,12 @@ fn each_kind_has_its_columns() {
             json!(["d", 3, 2, 1, 2, 1, "disk=ssd", "60s", "a", "x", "app=x"]),
         ),
         (
+            "apps",
+            "StatefulSet",
+            json!({"metadata": {"name": "s"}, "spec": {"replicas": 3, "template": template}, "status": {"readyReplicas": 2}}),
+            json!(["s", "2/3", "60s", "a,b", "x,y"]),
+        ),
+        (
             "",
             "PodTemplate",
             json!({"metadata": {"name": "t"}, "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}}),

@@ -228,6 +228,7 @@ mod tests {
             ("deployments.apps", Some("deployments")),
             ("deployments.v1.apps", Some("deployments")),
             ("deployments.batch", None),
+            ("sts", Some("statefulsets")),
             ("netpol", Some("networkpolicies")),
             ("ev", Some("events")),
             ("no", Some("nodes")),
@@ -259,6 +260,7 @@ mod tests {
             "daemonsets",
             "deployments",
             "replicasets",
+            "statefulsets",
             "jobs",
         ];
         assert_eq!(all, wanted);

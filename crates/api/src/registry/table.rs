@@ -135,6 +135,15 @@ pub(super) static RESOURCES: &[Resource] = &[
         ..row("apps", "v1", "ReplicaSet", "replicasets", "replicaset", Namespaced)
     },
     Resource {
+        short_names: &["sts"],
+        categories: &["all"],
+        subresources: &[
+            sub("scale", SCALE, GET_PATCH_UPDATE),
+            sub("status", gvk("apps", "v1", "StatefulSet"), GET_PATCH_UPDATE),
+        ],
+        ..row("apps", "v1", "StatefulSet", "statefulsets", "statefulset", Namespaced)
+    },
+    Resource {
         categories: &["all"],
         subresources: &[sub("status", gvk("batch", "v1", "Job"), GET_PATCH_UPDATE)],
         ..row("batch", "v1", "Job", "jobs", "job", Namespaced)

@@ -12,7 +12,8 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 /// How the name of a kind is written.
 pub(super) fn name_rule(group: &str, kind: &str) -> fn(&str) -> Vec<String> {
     match (group, kind) {
-        ("", "Namespace") => names::dns_label,
+        // A pod's host name begins with a StatefulSet's name.
+        ("", "Namespace") | ("apps", "StatefulSet") => names::dns_label,
         ("", "Service") => names::dns_1035_label,
         ("rbac.authorization.k8s.io", _) => names::path_segment,
         (

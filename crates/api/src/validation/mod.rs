@@ -17,6 +17,7 @@ mod resources;
 mod scheduling;
 mod security;
 mod service;
+mod stateful_set;
 mod view;
 mod volume;
 mod workload;
@@ -100,7 +101,7 @@ pub fn validate_update_kind(
             body(&mut errors, group, kind, &new);
             pod_update::ephemeral_containers(&mut errors, &new, &old);
         }
-        (_, _, "status") => records::status(&mut errors, group, kind, &new),
+        (_, _, "status") => records::status(&mut errors, group, kind, &new, &old),
         ("", "Event", _) => records::event(&mut errors, &new),
         _ => {
             if namespaced && new.child("metadata").child("namespace").str().is_empty() {
@@ -122,6 +123,7 @@ fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
         ("apps", "DaemonSet") => workload::daemon_set(errors, root),
         ("apps", "ControllerRevision") => workload::controller_revision(errors, root),
         ("apps", "ReplicaSet") => workload::replica_set(errors, root),
+        ("apps", "StatefulSet") => stateful_set::stateful_set(errors, root),
         ("", "ReplicationController") => workload::replication_controller(errors, root),
         ("batch", "Job") => job::job(errors, root),
         ("", "Service") => service::service(errors, root),
@@ -157,6 +159,7 @@ fn transition(errors: &mut ErrorList, group: &str, kind: &str, new: &At<'_>, old
                 errors.push(new.child("spec").child("selector").invalid("field is immutable"));
             }
         }
+        ("apps", "StatefulSet") => stateful_set::update(errors, new, old),
         ("batch", "Job") => job::update(errors, new, old),
         ("", "Service") => service::update(errors, new, old),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {

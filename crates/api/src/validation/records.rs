@@ -238,15 +238,22 @@ pub(super) fn event(errors: &mut ErrorList, root: &At<'_>) {
 }
 
 /// Counters of a status are not negative, and no more are ready than there are.
-pub(super) fn status(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
-    let status = root.child("status");
-    if !matches!((group, kind), ("apps", "Deployment" | "ReplicaSet") | ("", "ReplicationController")) {
+pub(super) fn status(errors: &mut ErrorList, group: &str, kind: &str, new: &At<'_>, old: &At<'_>) {
+    let status = new.child("status");
+    if group == "apps" {
+        collisions(errors, &status.child("collisionCount"), &old.child("status").child("collisionCount"));
+    }
+    if !matches!(
+        (group, kind),
+        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") | ("", "ReplicationController")
+    ) {
         return;
     }
-    const COUNTERS: [&str; 8] = [
+    const COUNTERS: [&str; 9] = [
         "replicas",
         "readyReplicas",
         "availableReplicas",
+        "currentReplicas",
         "updatedReplicas",
         "unavailableReplicas",
         "fullyLabeledReplicas",
@@ -260,22 +267,21 @@ pub(super) fn status(errors: &mut ErrorList, group: &str, kind: &str, root: &At<
     let at_most = |errors: &mut ErrorList, field: &str, other: &str| {
         if count(field) > count(other) {
             let path = status.child(field).path;
-            errors.push(Error::invalid(
-                &path,
-                count(field),
-                format!("cannot be greater than {}", words(other)),
-            ));
+            let of = if other == "replicas" || kind == "StatefulSet" { "status." } else { "" };
+            errors.push(Error::invalid(&path, count(field), format!("cannot be greater than {of}{other}")));
         }
     };
-    for field in ["readyReplicas", "availableReplicas", "updatedReplicas", "fullyLabeledReplicas"] {
+    for field in
+        ["readyReplicas", "availableReplicas", "currentReplicas", "updatedReplicas", "fullyLabeledReplicas"]
+    {
         at_most(errors, field, "replicas");
     }
     at_most(errors, "availableReplicas", "readyReplicas");
 }
 
-fn words(counter: &str) -> &str {
-    match counter {
-        "replicas" => "status.replicas",
-        other => other,
+/// Names that were taken stay taken.
+fn collisions(errors: &mut ErrorList, new: &At<'_>, old: &At<'_>) {
+    if old.int().is_some_and(|old| new.int().is_none_or(|new| new < old)) {
+        errors.push(Error::invalid(&new.path, new.int().unwrap_or(0), "cannot be decremented"));
     }
 }

@@ -14,6 +14,7 @@ mod pod_parts;
 mod pods;
 mod random;
 mod rbac;
+mod stateful_sets;
 
 /// `object` with the value at `pointer` put in or, where it is null, taken out. Parents are made as objects.
 fn with(mut object: Value, pointer: &str, value: Value) -> Value {

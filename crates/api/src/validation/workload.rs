@@ -70,7 +70,7 @@ pub(super) fn controller_revision(errors: &mut ErrorList, root: &At<'_>) {
 }
 
 /// `what` and `owner` are the kind in messages.
-fn selector_and_template(errors: &mut ErrorList, spec: &At<'_>, what: &str, owner: &str) {
+pub(super) fn selector_and_template(errors: &mut ErrorList, spec: &At<'_>, what: &str, owner: &str) {
     let (selector, template) = (spec.child("selector"), spec.child("template"));
     let before = errors.len();
     if !selector.is_set() {
@@ -134,7 +134,7 @@ fn strategy(errors: &mut ErrorList, strategy: &At<'_>) {
     }
 }
 
-fn int_or_percent(errors: &mut ErrorList, at: &At<'_>) {
+pub(super) fn int_or_percent(errors: &mut ErrorList, at: &At<'_>) {
     if at.is_string() {
         at.invalid_each(errors, names::percent(at.str()));
     } else {
@@ -143,7 +143,7 @@ fn int_or_percent(errors: &mut ErrorList, at: &At<'_>) {
 }
 
 /// The number, or the number before the percent sign; 0 where there is neither.
-fn amount_of(at: &At<'_>) -> i64 {
+pub(super) fn amount_of(at: &At<'_>) -> i64 {
     match at.int() {
         Some(number) => number,
         None => at.str().trim_end_matches('%').parse().unwrap_or(0),

@@ -1,4 +1,5 @@
-//! The `scale` subresource: the replicas of a Deployment, ReplicaSet or ReplicationController as an `autoscaling/v1` Scale.
+//! The `scale` subresource: the replicas of a Deployment, ReplicaSet, StatefulSet or ReplicationController as an
+//! `autoscaling/v1` Scale.
 
 use api::{
     ApiError,

@@ -62,6 +62,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
                 "desiredNumberScheduled": 0, "numberReady": 0});
             count_template(object, 1);
         }
+        ("apps", "statefulsets") => object["status"] = json!({"replicas": 0, "availableReplicas": 0}),
         // A kubelet registers with its status.
         ("", "nodes") => {}
         _ if resource.has_status() => object["status"] = json!({}),

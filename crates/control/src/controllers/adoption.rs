@@ -45,6 +45,21 @@ where
     K: Tracked + Resource<Scope = NamespaceResourceScope> + DeserializeOwned + Debug,
     O: Resource<DynamicType = ()>,
 {
+    claim_where(world, client, owner, selector, |_| true).await
+}
+
+/// The same for an owner who looks at more than labels: what is no member is not its own.
+pub(super) async fn claim_where<K, O>(
+    world: &World,
+    client: &Client,
+    owner: &O,
+    selector: &LabelSelector,
+    is_member: impl Fn(&K) -> bool,
+) -> Result<Vec<Arc<K>>, Error>
+where
+    K: Tracked + Resource<Scope = NamespaceResourceScope> + DeserializeOwned + Debug,
+    O: Resource<DynamicType = ()>,
+{
     let meta = owner.meta();
     let uid = meta.uid.as_deref().unwrap_or_default();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
@@ -52,7 +67,8 @@ where
         .map_err(|error| Error::Selector(meta.name.clone().unwrap_or_default(), error))?;
     let matches = |object: &Arc<K>| {
         let none = Default::default();
-        !parsed.is_everything() && parsed.matches(object.meta().labels.as_ref().unwrap_or(&none))
+        let labels = object.meta().labels.as_ref().unwrap_or(&none);
+        !parsed.is_everything() && parsed.matches(labels) && is_member(object)
     };
     let is_going = meta.deletion_timestamp.is_some();
     for object in K::cache(world).owned_by(uid) {

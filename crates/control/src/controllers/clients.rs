@@ -24,6 +24,7 @@ pub(super) struct Clients {
     pub replication: Client,
     pub root_ca: Client,
     pub service_account: Client,
+    pub stateful_set: Client,
     pub ttl_after_finished: Client,
 }
 
@@ -47,6 +48,7 @@ impl Clients {
             replication: own("replication-controller"),
             root_ca: own("root-ca-cert-publisher"),
             service_account: own("service-account-controller"),
+            stateful_set: own("statefulset-controller"),
             ttl_after_finished: own("ttl-after-finished-controller"),
         }
     }

@@ -20,13 +20,15 @@ mod queue;
 pub(crate) mod recorder;
 mod replica_set;
 mod replication;
+mod revisions;
 mod service_account;
+mod stateful_set;
 pub(crate) mod watches;
 
 use std::sync::{Arc, Mutex};
 
 use futures::future::{BoxFuture, FutureExt as _};
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
@@ -36,6 +38,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::ApiResource;
+use policy::workload::daemon_set::Backoff;
 use tokio::task::JoinSet;
 
 use cache::{Cache, Change, Key, controller_of, key_of};
@@ -59,6 +62,8 @@ enum Error {
     Api(#[from] kube::Error),
     #[error("{0} has an invalid selector: {1}")]
     Selector(String, policy::selector::SelectorError),
+    #[error("ControllerRevision {0} holds no pod template")]
+    Revision(String),
     #[error("no kind {0} is known")]
     UnknownKind(String),
 }
@@ -93,6 +98,8 @@ struct World {
     deployments: Cache<Deployment>,
     replication_controllers: Cache<ReplicationController>,
     daemon_sets: Cache<DaemonSet>,
+    failed_daemons: Mutex<Backoff>,
+    stateful_sets: Cache<StatefulSet>,
     controller_revisions: Cache<ControllerRevision>,
     jobs: Cache<Job>,
     services: Cache<Service>,
@@ -110,6 +117,7 @@ struct World {
     replica_set_queue: Arc<Queue<Key>>,
     replication_queue: Arc<Queue<Key>>,
     daemon_set_queue: Arc<Queue<Key>>,
+    stateful_set_queue: Arc<Queue<Key>>,
     job_queue: Arc<Queue<Key>>,
     /// Uids of Jobs that are gone, whose pods wait to be let go.
     lost_job_queue: Arc<Queue<String>>,
@@ -137,6 +145,8 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         deployments: Cache::new(),
         replication_controllers: Cache::new(),
         daemon_sets: Cache::new(),
+        failed_daemons: Mutex::default(),
+        stateful_sets: Cache::new(),
         controller_revisions: Cache::new(),
         jobs: Cache::new(),
         services: Cache::new(),
@@ -153,6 +163,7 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         replica_set_queue: Queue::new(),
         replication_queue: Queue::new(),
         daemon_set_queue: Queue::new(),
+        stateful_set_queue: Queue::new(),
         job_queue: Queue::new(),
         lost_job_queue: Queue::new(),
         endpoints_queue: Queue::new(),
@@ -200,6 +211,7 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
         worker!(replica_set_queue, replica_set::sync),
         worker!(replication_queue, replication::sync),
         worker!(daemon_set_queue, daemon_set::sync),
+        worker!(stateful_set_queue, stateful_set::sync),
         worker!(job_queue, job::sync),
         worker!(lost_job_queue, job::let_go),
         worker!(endpoints_queue, endpoints::sync),
@@ -214,6 +226,10 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
 impl World {
     fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn failed_daemons(&self) -> std::sync::MutexGuard<'_, Backoff> {
+        self.failed_daemons.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn triggers(&self) -> std::sync::MutexGuard<'_, endpoints::Triggers> {
@@ -284,6 +300,9 @@ impl Tracked for Pod {
                 Some(owner) if owner.kind == "DaemonSet" => {
                     world.daemon_set_queue.add((namespace, owner.name.clone()));
                 }
+                Some(owner) if owner.kind == "StatefulSet" => {
+                    world.stateful_set_queue.add((namespace, owner.name.clone()));
+                }
                 Some(owner) if owner.kind == "Job" => {
                     let key = (namespace, owner.name.clone());
                     let job = world.jobs.get(&key);
@@ -309,6 +328,11 @@ impl Tracked for Pod {
                     for set in world.daemon_sets.in_namespace(&namespace) {
                         if adoption::selects(set.spec.as_ref().map(|s| &s.selector), &pod.metadata) {
                             world.daemon_set_queue.add(key_of(&set.metadata));
+                        }
+                    }
+                    for set in world.stateful_sets.in_namespace(&namespace) {
+                        if stateful_set::may_adopt(&set, pod) {
+                            world.stateful_set_queue.add(key_of(&set.metadata));
                         }
                     }
                     for job in world.jobs.in_namespace(&namespace) {
@@ -419,8 +443,12 @@ impl Tracked for ControllerRevision {
 
     fn changed(world: &World, change: &Change<ControllerRevision>) {
         for revision in [&change.old, &change.new].into_iter().flatten() {
-            if let Some(owner) = controller_of(&revision.metadata).filter(|owner| owner.kind == "DaemonSet") {
-                world.daemon_set_queue.add((key_of(&revision.metadata).0, owner.name.clone()));
+            let Some(owner) = controller_of(&revision.metadata) else { continue };
+            let key = (key_of(&revision.metadata).0, owner.name.clone());
+            match owner.kind.as_str() {
+                "DaemonSet" => world.daemon_set_queue.add(key),
+                "StatefulSet" => world.stateful_set_queue.add(key),
+                _ => {}
             }
         }
     }

@@ -42,20 +42,22 @@ impl Writer<'_> {
     where
         K: Resource<DynamicType = ()>,
     {
+        let name = pod.metadata.name.clone();
         match api.create(&PostParams::default(), &pod).await {
             Ok(pod) => {
                 let name = pod.metadata.name.clone().unwrap_or_default();
                 self.world.saw(pod);
-                self.recorder.normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
+                self.tell(owner, Write::Create, &name, None);
                 Ok(())
             }
+            // Another's pod, whose name it shall have, or its own that the watch has not brought yet.
+            Err(kube::Error::Api(status)) if name.is_some() && status.reason == "AlreadyExists" => {
+                Err(kube::Error::Api(status).into())
+            }
             Err(error) => {
-                let message = match &error {
-                    kube::Error::Api(status) => status.message.clone(),
-                    other => other.to_string(),
-                };
-                self.recorder.warning(owner, "FailedCreate", format!("Error creating: {message}"));
-                Err(error.into())
+                let error = Error::from(error);
+                self.tell(owner, Write::Create, &name.unwrap_or_default(), Some(&message_of(&error)));
+                Err(error)
             }
         }
     }
@@ -81,12 +83,60 @@ impl Writer<'_> {
             Ok(Some(pod)) if pod.metadata.deletion_timestamp.is_some() => self.world.saw(pod),
             Ok(_) => self.world.lost::<Pod>(&pod.metadata),
             Err(error) => {
-                self.recorder.warning(owner, "FailedDelete", format!("Error deleting: {error}"));
+                self.tell(owner, Write::Delete, &name, Some(&message_of(&error)));
                 return Err(error);
             }
         }
-        self.recorder.normal(owner, "SuccessfulDelete", format!("Deleted pod: {name}"));
+        self.tell(owner, Write::Delete, &name, None);
         Ok(())
+    }
+
+    /// The event of a write to a pod, in the words of the owner's controller; those of StatefulSets are of an older style.
+    pub fn tell<K>(&self, owner: &K, write: Write, pod: &str, failure: Option<&str>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let verb = write.verb();
+        let kind = K::kind(&());
+        let message = match (kind.as_ref(), failure) {
+            ("StatefulSet", _) => {
+                let set = owner.meta().name.as_deref().unwrap_or_default();
+                let how = failure.map_or("successful".to_owned(), |why| format!("failed error: {why}"));
+                format!("{} Pod {pod} in StatefulSet {set} {how}", verb.to_lowercase())
+            }
+            (_, None) => format!("{verb}d pod: {pod}"),
+            (_, Some(why)) => format!("Error {}ing: {why}", verb.to_lowercase().trim_end_matches('e')),
+        };
+        match failure {
+            None => self.recorder.normal(owner, &format!("Successful{verb}"), message),
+            Some(_) => self.recorder.warning(owner, &format!("Failed{verb}"), message),
+        }
+    }
+}
+
+/// What is done to a pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Write {
+    Create,
+    Update,
+    Delete,
+}
+
+impl Write {
+    fn verb(self) -> &'static str {
+        match self {
+            Write::Create => "Create",
+            Write::Update => "Update",
+            Write::Delete => "Delete",
+        }
+    }
+}
+
+/// What the API server said.
+pub(super) fn message_of(error: &Error) -> String {
+    match error {
+        Error::Api(kube::Error::Api(status)) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -24,6 +24,9 @@ async fn a_controller_may_do_its_own_work_alone() {
         ("job-controller", "POST", "/apis/batch/v1/namespaces/d/jobs", 403),
         ("daemon-set-controller", "GET", "/api/v1/namespaces/d/secrets/s", 403),
         ("daemon-set-controller", "PATCH", "/api/v1/nodes/n", 403),
+        ("statefulset-controller", "POST", "/api/v1/namespaces/d/pods", 422),
+        ("statefulset-controller", "GET", "/api/v1/namespaces/d/secrets/s", 403),
+        ("statefulset-controller", "PUT", "/apis/apps/v1/namespaces/d/statefulsets/x", 403),
         ("node-controller", "GET", "/api/v1/namespaces/d/secrets/s", 403),
         ("pod-garbage-collector", "POST", "/api/v1/namespaces/d/pods", 403),
         ("root-ca-cert-publisher", "GET", "/api/v1/namespaces/d/configmaps/kube-root-ca.crt", 403),
@@ -53,9 +56,13 @@ async fn the_log_names_the_controller_that_did_it() {
     let template = json!({"metadata": {"labels": {"app": "web"}},
         "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2,
-        "selector": {"matchLabels": {"app": "web"}}, "template": template}});
+        "selector": {"matchLabels": {"app": "web"}}, "template": &template}});
     let deployments = "/apis/apps/v1/namespaces/d/deployments";
     server.made(deployments, deployment).await;
+    let set = json!({"metadata": {"name": "db"}, "spec": {"selector": {"matchLabels": {"app": "web"}},
+        "template": template}});
+    let sets = "/apis/apps/v1/namespaces/d/statefulsets";
+    server.made(sets, set).await;
     let service =
         json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     server.made("/api/v1/namespaces/d/services", service).await;
@@ -69,6 +76,7 @@ async fn the_log_names_the_controller_that_did_it() {
     let has = |field: &'static str, value: Value| move |object: &Value| object["status"][field] == value;
     server.until(&format!("{deployments}/web"), has("replicas", json!(2))).await;
     server.until(&format!("{deployments}/web"), has("observedGeneration", json!(1))).await;
+    server.until(&format!("{sets}/db"), has("observedGeneration", json!(1))).await;
     server
         .until("/api/v1/nodes/n", |node| node["spec"]["taints"].to_string().contains("unschedulable"))
         .await;
@@ -94,6 +102,10 @@ async fn the_log_names_the_controller_that_did_it() {
         ("replicaset-controller", "create", "pods"),
         ("replicaset-controller", "update", "replicasets"),
         ("replicaset-controller", "create", "events"),
+        ("statefulset-controller", "create", "controllerrevisions"),
+        ("statefulset-controller", "create", "pods"),
+        ("statefulset-controller", "update", "statefulsets"),
+        ("statefulset-controller", "create", "events"),
         ("endpointslice-controller", "create", "endpointslices"),
         ("endpoint-controller", "create", "endpoints"),
         ("endpointslicemirroring-controller", "create", "endpointslices"),

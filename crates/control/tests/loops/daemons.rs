@@ -118,3 +118,30 @@ async fn a_daemons_pod_comes_back_and_stays_on_a_cordoned_node() {
     .await;
     rolled_out(&cluster, "agent", 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemons_pod_that_fails_is_replaced_and_told_of() {
+    let cluster = Cluster::start(&["node-1"]).await;
+    cluster.create::<DaemonSet>(daemon("agent", "one")).await;
+    let mut failed = Vec::new();
+    // At once, and again a second later.
+    for _ in 0..2 {
+        rolled_out(&cluster, "agent", 1).await;
+        let name = cluster.pods().await.remove(0).name_any();
+        let status = Patch::Merge(json!({ "status": { "phase": "Failed", "conditions": null } }));
+        cluster.api::<Pod>().patch_status(&name, &PatchParams::default(), &status).await.unwrap();
+        eventually("another runs there", async || {
+            let pods = cluster.pods().await;
+            (pods.len() == 1 && pods[0].name_any() != name).then_some(())
+        })
+        .await;
+        failed.push(name);
+    }
+    for name in failed {
+        let message = format!("Found failed daemon pod default/{name} on node node-1, will try to kill it");
+        eventually("the event says it", async || {
+            cluster.events("agent", "FailedDaemonPod").await.contains(&message).then_some(())
+        })
+        .await;
+    }
+}

@@ -8,3 +8,4 @@ mod jobs;
 mod ownership;
 mod replication;
 mod scheduling;
+mod stateful;

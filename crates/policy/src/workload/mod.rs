@@ -1,12 +1,15 @@
 //! Decides what the workload controllers do next: which replica sets a Deployment makes, grows and shrinks, which pods
-//! a ReplicaSet, a Job or a DaemonSet makes and removes, and what their statuses say. The same decisions, words and order as
-//! kube-controller-manager (`pkg/controller/deployment`, `pkg/controller/replicaset`), from objects and a time handed in.
+//! a ReplicaSet, a StatefulSet, a Job or a DaemonSet makes and removes, and what their statuses say. The same decisions, words
+//! and order as kube-controller-manager (`pkg/controller/deployment`, `pkg/controller/replicaset`), from objects and a time
+//! handed in.
 
 pub mod daemon_set;
 pub mod deployment;
+pub mod history;
 pub mod job;
 pub mod replica_set;
 mod rollout_status;
+pub mod stateful_set;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -33,9 +36,18 @@ pub fn is_finished(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
+/// Being deleted.
+fn is_going(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
 /// Neither finished nor being deleted.
 pub fn is_active(pod: &Pod) -> bool {
-    !is_finished(pod) && pod.metadata.deletion_timestamp.is_none()
+    !is_finished(pod) && !is_going(pod)
+}
+
+fn name_of(pod: &Pod) -> String {
+    pod.metadata.name.clone().unwrap_or_default()
 }
 
 pub fn ready_condition(pod: &Pod) -> Option<&PodCondition> {

@@ -111,7 +111,7 @@ const WORDS: [&str; 24] = [
     "2026-01-01T00:00:00Z",
 ];
 
-const KINDS: [(&str, &str); 18] = [
+const KINDS: [(&str, &str); 19] = [
     ("", "Pod"),
     ("", "Service"),
     ("", "Namespace"),
@@ -125,6 +125,7 @@ const KINDS: [(&str, &str); 18] = [
     ("apps", "Deployment"),
     ("apps", "ReplicaSet"),
     ("apps", "DaemonSet"),
+    ("apps", "StatefulSet"),
     ("batch", "Job"),
     ("networking.k8s.io", "NetworkPolicy"),
     ("rbac.authorization.k8s.io", "Role"),

@@ -194,6 +194,7 @@ async fn every_served_workload_is_let_in_with_a_warning() {
             json!({ "metadata": { "name": "w" }, "spec": { "template": always } }),
         ),
         ("/apis/apps/v1/namespaces/d/daemonsets", selected(always.clone())),
+        ("/apis/apps/v1/namespaces/d/statefulsets", selected(always.clone())),
         (DEPLOYMENTS, selected(always.clone())),
         ("/apis/apps/v1/namespaces/d/replicasets", selected(always.clone())),
         (

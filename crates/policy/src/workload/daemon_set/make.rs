@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::HASH;
+use crate::workload::history::REVISION;
 use crate::workload::replica_set::pod_from_template;
 
 const NODE_NAME: &str = "metadata.name";
@@ -19,7 +19,7 @@ pub fn pod(set: &DaemonSet, owner: &OwnerReference, hash: &str, node: Option<&st
     let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let mut pod = pod_from_template(&template, namespace, owner.clone());
     let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert(HASH.to_owned(), hash.to_owned());
+    labels.insert(REVISION.to_owned(), hash.to_owned());
     let annotations = set.metadata.annotations.as_ref();
     if let Some(generation) = annotations.and_then(|annotations| annotations.get(GENERATION)) {
         labels.insert("pod-template-generation".to_owned(), generation.clone());

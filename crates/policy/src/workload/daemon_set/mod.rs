@@ -2,7 +2,7 @@
 //! (`pkg/controller/daemon`). The nodes are told to the scheduler by each pod's own affinity; where a pod does not belong
 //! none is made, and one that is there goes.
 
-pub mod history;
+mod backoff;
 mod make;
 mod rollout;
 #[cfg(test)]
@@ -16,17 +16,14 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::{Note, is_finished, is_ready, until_available};
-use crate::scheduling::{Belongs, PodInfo, belongs};
+pub use backoff::Backoff;
 
-/// The label of pods and revisions that says which template they are of.
-pub const HASH: &str = "controller-revision-hash";
+use super::history::revision_of;
+use super::{Note, is_finished, is_going, is_ready, name_of, until_available};
+use crate::scheduling::{Belongs, PodInfo, belongs};
 
 /// No more pods than this are made or deleted in one go (`BurstReplicas`).
 const BURST: usize = 250;
-/// A pod that failed is left for so long before another takes its place, so that one that fails at once does not do so
-/// without end.
-const AFTER_FAILURE: SignedDuration = SignedDuration::from_secs(10);
 
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -35,20 +32,14 @@ pub struct Plan {
     pub delete: Vec<String>,
     pub status: DaemonSetStatus,
     pub notes: Vec<Note>,
+    /// Nodes whose failed pod goes: their [`Backoff`] grows.
+    pub failed: Vec<String>,
     /// When to look again though nothing has changed.
     pub recheck: Option<SignedDuration>,
 }
 
-fn name(pod: &Pod) -> String {
-    pod.metadata.name.clone().unwrap_or_default()
-}
-
 fn is_of(pod: &Pod, hash: &str) -> bool {
-    pod.metadata.labels.as_ref().and_then(|labels| labels.get(HASH)).is_some_and(|of| of == hash)
-}
-
-fn is_going(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
+    revision_of(pod) == hash
 }
 
 /// A node, and the DaemonSet's pods there, the oldest first.
@@ -64,6 +55,7 @@ struct Look<'a> {
     hash: &'a str,
     owner: &'a OwnerReference,
     now: Timestamp,
+    backoff: &'a Backoff,
     places: Vec<Place<'a>>,
     /// Of pods that are for a node that is not there, and were never started.
     lost: Vec<String>,
@@ -71,13 +63,14 @@ struct Look<'a> {
 }
 
 /// `pods`: those the DaemonSet controls; `hash`: the label of its present template's revision; `owner`: the reference its pods
-/// carry.
+/// carry; `backoff`: how pods failed before.
 pub fn plan<P: Borrow<Pod>, N: Borrow<Node>>(
     set: &DaemonSet,
     pods: &[P],
     nodes: &[N],
     hash: &str,
     owner: &OwnerReference,
+    backoff: &Backoff,
     now: Timestamp,
 ) -> Plan {
     let Some(spec) = &set.spec else {
@@ -105,8 +98,8 @@ pub fn plan<P: Borrow<Pod>, N: Borrow<Node>>(
     places.sort_by(|a, b| a.name.cmp(&b.name));
     let is_bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let lost =
-        by_node.into_values().flatten().filter(|pod| !is_bound(pod) && !is_going(pod)).map(name).collect();
-    let mut look = Look { set, spec, hash, owner, now, places, lost, plan: Plan::default() };
+        by_node.into_values().flatten().filter(|pod| !is_bound(pod) && !is_going(pod)).map(name_of).collect();
+    let mut look = Look { set, spec, hash, owner, now, backoff, places, lost, plan: Plan::default() };
     if set.metadata.deletion_timestamp.is_none() {
         look.manage();
         look.roll();
@@ -123,8 +116,8 @@ impl<'a> Look<'a> {
     }
 
     fn delete(&mut self, pod: &Pod) {
-        if !is_going(pod) && !self.plan.delete.contains(&name(pod)) {
-            self.plan.delete.push(name(pod));
+        if !is_going(pod) && !self.plan.delete.contains(&name_of(pod)) {
+            self.plan.delete.push(name_of(pod));
         }
     }
 
@@ -160,11 +153,11 @@ impl<'a> Look<'a> {
         let mut running = Vec::new();
         for pod in pods.iter().filter(|pod| !is_going(pod)) {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            let full = format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), name(pod));
+            let full = format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), name_of(pod));
             let node = &self.places[at].name;
             match phase {
                 Some("Failed") => {
-                    let left = AFTER_FAILURE - self.now.duration_since(super::job::ended(pod, self.now));
+                    let left = self.backoff.left(self.set, node, self.now);
                     if left.is_positive() {
                         self.recheck(left);
                         continue;
@@ -172,6 +165,7 @@ impl<'a> Look<'a> {
                     let message =
                         format!("Found failed daemon pod {full} on node {node}, will try to kill it");
                     self.plan.notes.push(Note { reason: "FailedDaemonPod", message, warning: true });
+                    self.plan.failed.push(node.clone());
                     self.delete(pod);
                 }
                 Some("Succeeded") => {

@@ -5,7 +5,8 @@ use k8s_openapi::api::apps::v1::DaemonSetSpec;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Look, is_going, is_of};
+use super::{Look, is_of};
+use crate::workload::is_going;
 
 /// In pods.
 pub struct Limits {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::{Value, json};
 
-use super::history::{Present, hash_of, outlived, present};
 use super::*;
+use crate::workload::history::{self, Present, REVISION, outlived, present};
 
 const START: &str = "2026-01-01T00:00:00Z";
 
@@ -49,6 +49,7 @@ struct World {
     now: Timestamp,
     hash: String,
     notes: Vec<String>,
+    backoff: Backoff,
     recheck: Option<SignedDuration>,
     /// The fewest ready at any time since it was last set.
     fewest: usize,
@@ -65,6 +66,7 @@ impl World {
             now: START.parse().unwrap(),
             hash: "one".into(),
             notes: Vec::new(),
+            backoff: Backoff::default(),
             recheck: None,
             fewest: 0,
             most: 0,
@@ -75,10 +77,13 @@ impl World {
         let look = |world: &World| {
             let pods: Vec<&Pod> = world.pods.values().collect();
             let nodes: Vec<&Node> = world.nodes.iter().collect();
-            plan(&world.set, &pods, &nodes, &world.hash, &owner(), world.now)
+            plan(&world.set, &pods, &nodes, &world.hash, &owner(), &world.backoff, world.now)
         };
         let first = look(self);
         self.notes.extend(first.notes.into_iter().map(|note| format!("{}: {}", note.reason, note.message)));
+        for node in first.failed {
+            self.backoff.replaced(&self.set, &node, self.now);
+        }
         for name in first.delete {
             self.pods.remove(&name).unwrap();
         }
@@ -157,7 +162,7 @@ fn every_node_gets_its_pod_and_one_that_comes_later_too() {
         (vec!["a".into(), "b".into(), "c".into()], [3, 3, 3, 3, 3, 0])
     );
     let pod = &world.pods["p01"];
-    assert_eq!(pod.metadata.labels.as_ref().unwrap()[HASH], "one");
+    assert_eq!(pod.metadata.labels.as_ref().unwrap()[REVISION], "one");
     let spec = serde_json::to_value(pod.spec.as_ref().unwrap()).unwrap();
     let term = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
         [0];
@@ -257,22 +262,44 @@ fn a_pod_is_available_when_it_was_ready_for_long_enough() {
 }
 
 #[test]
-fn what_failed_is_made_again_after_a_while() {
+fn what_failed_is_made_again_after_ever_longer() {
     let mut world = World::new(set(rolling(json!(1), json!(0)), json!({})), three());
     world.settle();
-    let ended = world.now.to_string();
-    let status = json!({ "phase": "Failed", "containerStatuses": [{ "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-        "state": { "terminated": { "exitCode": 1, "finishedAt": ended } } }] });
-    world.pods.get_mut("p01").unwrap().status = Some(serde_json::from_value(status).unwrap());
-    world.settle();
-    assert_eq!((world.made, world.recheck), (3, Some(SignedDuration::from_secs(10))));
-    world.now += SignedDuration::from_secs(10);
-    world.settle();
-    assert_eq!((world.made, world.counts()[2]), (4, 3));
+    let fail = |world: &mut World, node: &str| {
+        let pod = world.pods.values_mut().find(|pod| make::node_of(pod) == node).unwrap();
+        pod.status = Some(serde_json::from_value(json!({ "phase": "Failed" })).unwrap());
+        world.settle();
+    };
+    // The first one goes at once, each further one after twice as long.
+    fail(&mut world, "a");
+    assert_eq!((world.made, world.recheck), (4, None));
     assert_eq!(
         world.notes,
         ["FailedDaemonPod: Found failed daemon pod n/p01 on node a, will try to kill it"]
     );
+    let mut made = world.made;
+    for seconds in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900] {
+        fail(&mut world, "a");
+        let left = SignedDuration::from_secs(seconds);
+        assert_eq!((world.made, world.recheck), (made, Some(left)), "{seconds}");
+        assert_eq!(world.counts()[2], 2, "it holds its place");
+        world.now += left;
+        world.settle();
+        made += 1;
+        assert_eq!((world.made, world.counts()[2], world.recheck), (made, 3, None), "{seconds}");
+    }
+    // That was one node, and one template.
+    fail(&mut world, "b");
+    assert_eq!((world.made, world.recheck), (made + 1, None));
+    world.set.metadata.generation = Some(2);
+    world.settle();
+    fail(&mut world, "a");
+    assert_eq!((world.made, world.recheck), (made + 2, None));
+    // And it is forgotten in time.
+    world.now += SignedDuration::from_mins(31);
+    fail(&mut world, "a");
+    fail(&mut world, "a");
+    assert_eq!((world.made, world.recheck), (made + 3, Some(SignedDuration::from_secs(1))));
 }
 
 #[test]
@@ -302,7 +329,7 @@ fn revisions_remember_each_template_once() {
     let (count, first) = settle(&image("one"));
     assert_eq!(count, (1, 1));
     let name = first.metadata.name.as_deref().unwrap();
-    assert_eq!(name, format!("d-{}", hash_of(&first)));
+    assert_eq!(name, format!("d-{}", history::hash_of::<DaemonSet>(&first)));
     assert_eq!(first.metadata.labels.as_ref().unwrap()["app"], "d");
     let data = json!(first.data);
     assert_eq!(data["spec"]["template"]["$patch"], "replace");
@@ -310,20 +337,22 @@ fn revisions_remember_each_template_once() {
     assert_eq!(settle(&image("one")).0, (1, 1), "nothing new");
     let (count, second) = settle(&image("two"));
     assert_eq!(count, (2, 2));
-    assert_ne!(hash_of(&first), hash_of(&second));
+    assert_ne!(history::hash_of::<DaemonSet>(&first), history::hash_of::<DaemonSet>(&second));
     let (count, again) = settle(&image("one"));
     assert_eq!(
-        (count, hash_of(&again)),
-        ((2, 3), hash_of(&first)),
+        (count, history::hash_of::<DaemonSet>(&again)),
+        ((2, 3), history::hash_of::<DaemonSet>(&first)),
         "rolled back: the same one, newest again"
     );
 
     let mut kept = image("one");
     kept.spec.as_mut().unwrap().revision_history_limit = Some(0);
-    let alive = |of: &[&str]| of.iter().map(|hash| (*hash).to_owned()).collect::<BTreeSet<String>>();
-    let present = hash_of(&first).to_owned();
-    assert_eq!(outlived(&kept, &revisions, &present, &alive(&[hash_of(&second)])), [""; 0], "pods are of it");
-    assert_eq!(outlived(&kept, &revisions, &present, &alive(&[])), [second.metadata.name.clone().unwrap()]);
+    let hash = history::hash_of::<DaemonSet>;
+    let outlived = |kept: &DaemonSet, alive: &[&ControllerRevision]| {
+        outlived(kept, &revisions, |revision| alive.iter().any(|one| hash(one) == hash(revision)))
+    };
+    assert_eq!(outlived(&kept, &[&first, &second]), [""; 0], "pods are of it");
+    assert_eq!(outlived(&kept, &[&first]), [second.metadata.name.clone().unwrap()]);
     kept.spec.as_mut().unwrap().revision_history_limit = None;
-    assert_eq!(outlived(&kept, &revisions, &present, &alive(&[])), [""; 0]);
+    assert_eq!(outlived(&kept, &[&first]), [""; 0]);
 }

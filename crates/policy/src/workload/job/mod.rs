@@ -20,7 +20,6 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::{Note, is_active, is_ready};
 use failure::Verdict;
-pub(super) use failure::ended;
 use index::{Indexes, index_of};
 
 /// The finalizer of a pod whose end is not counted yet.
