@@ -1,13 +1,15 @@
 //! Gives every namespace its ServiceAccount `default` and the cluster's certificate authority in a ConfigMap
-//! (`pkg/controller/serviceaccount/serviceaccounts_controller.go`, `pkg/controller/certificates/rootcacertpublisher`).
+//! (`pkg/controller/serviceaccount/serviceaccounts_controller.go`, `pkg/controller/certificates/rootcacertpublisher`), and
+//! `kube-system` the accounts that the controllers are.
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 
-use super::{Error, World};
+use super::{Error, World, clients};
 
 pub(crate) const ROOT_CA: &str = "kube-root-ca.crt";
 
@@ -20,14 +22,8 @@ pub(super) async fn sync(world: &World, namespace: String) -> Result<Option<Dura
     if known.is_none_or(|known| known.metadata.deletion_timestamp.is_some()) {
         return Ok(None);
     }
-    if world.service_accounts.get(&(namespace.clone(), "default".to_string())).is_none() {
-        let account = ServiceAccount { metadata: named("default", &namespace), ..ServiceAccount::default() };
-        let api: Api<ServiceAccount> = Api::namespaced(world.clients.service_account.clone(), &namespace);
-        match api.create(&PostParams::default(), &account).await {
-            Ok(account) => world.saw(account),
-            Err(error) => exists_is_fine(error)?,
-        }
-    }
+    // No pod is let in without it.
+    settle(world, &namespace, "default").await?;
     let data = [("ca.crt".to_string(), world.root_ca.clone())].into();
     let api: Api<ConfigMap> = Api::namespaced(world.clients.root_ca.clone(), &namespace);
     match world.config_maps.get(&(namespace.clone(), ROOT_CA.to_string())) {
@@ -47,7 +43,24 @@ pub(super) async fn sync(world: &World, namespace: String) -> Result<Option<Dura
             }
         }
     }
+    if namespace == clients::NAMESPACE {
+        try_join_all(clients::ACCOUNTS.iter().map(|name| settle(world, &namespace, name))).await?;
+    }
     Ok(None)
+}
+
+/// Makes the account where it is not there.
+async fn settle(world: &World, namespace: &str, name: &str) -> Result<(), Error> {
+    if world.service_accounts.get(&(namespace.to_owned(), name.to_owned())).is_some() {
+        return Ok(());
+    }
+    let account = ServiceAccount { metadata: named(name, namespace), ..ServiceAccount::default() };
+    let api: Api<ServiceAccount> = Api::namespaced(world.clients.service_account.clone(), namespace);
+    match api.create(&PostParams::default(), &account).await {
+        Ok(account) => world.saw(account),
+        Err(error) => exists_is_fine(error)?,
+    }
+    Ok(())
 }
 
 fn named(name: &str, namespace: &str) -> ObjectMeta {

@@ -2,6 +2,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::json;
@@ -153,6 +154,25 @@ async fn every_namespace_has_its_service_account_and_the_certificate_authority()
     })
     .await;
     eventually("another map", async || maps.get_opt("kube-root-ca.crt").await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controllers_have_accounts_that_their_roles_are_bound_to() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.namespace("kube-system").await;
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), "kube-system");
+    eventually("one of them", async || accounts.get_opt("statefulset-controller").await.unwrap()).await;
+    accounts.delete("statefulset-controller", &DeleteParams::default()).await.unwrap();
+    eventually("it again", async || accounts.get_opt("statefulset-controller").await.unwrap()).await;
+    let all = accounts.list(&ListParams::default()).await.unwrap().items;
+    let names: Vec<String> = all.iter().map(|account| account.name_any()).collect();
+    assert!(names.contains(&"deployment-controller".to_owned()) && names.len() > 15, "{names:?}");
+    let bindings = cluster.all::<ClusterRoleBinding>();
+    for name in names.iter().filter(|name| *name != "default") {
+        let binding = bindings.get(&format!("system:controller:{name}")).await.unwrap();
+        let subject = &binding.subjects.unwrap()[0];
+        assert_eq!((&subject.name, subject.namespace.as_deref()), (name, Some("kube-system")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
