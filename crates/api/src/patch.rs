@@ -14,8 +14,10 @@ use crate::json::{Limits, parse};
 use crate::schema::Type;
 use crate::strict::{Decoded, FieldValidation, conform};
 
-/// The media types of patches that [`Patch::parse`] reads.
-pub const MEDIA_TYPES: [&str; 3] = [JSON, MERGE, STRATEGIC];
+/// The media types that a PATCH may have.
+pub const MEDIA_TYPES: [&str; 4] = [JSON, MERGE, STRATEGIC, APPLY];
+/// Server-side apply ([`crate::apply`]): what is sent is no change but what is to be so.
+pub const APPLY: &str = "application/apply-patch+yaml";
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -36,10 +38,10 @@ enum Body {
 }
 
 impl Patch {
-    /// Reads a patch; `content_type` may have parameters.
+    /// Reads a patch, which is no apply; `content_type` may have parameters.
     pub fn parse(content_type: &str, body: &[u8]) -> Result<Patch, ApiError> {
         let media = content_type.split(';').next().unwrap_or_default().trim();
-        if !MEDIA_TYPES.contains(&media) {
+        if media == APPLY || !MEDIA_TYPES.contains(&media) {
             return Err(ApiError::unsupported_media_type(&MEDIA_TYPES));
         }
         let undecodable =

@@ -228,7 +228,7 @@ impl Walk {
                 continue;
             }
             self.shape(field_value, field.shape, &Spot { ty, place: &place })?;
-            if is_omitted(field_value, field) {
+            if is_omitted(field_value, field) && !is_reset(field_value, &place) {
                 drop.push(name.clone());
             }
         }
@@ -384,6 +384,12 @@ fn zero(kind: Kind) -> Value {
         Kind::Quantity => "0".into(),
         Kind::Raw | Kind::Object(_) => Value::Object(Map::new()),
     }
+}
+
+/// An object's own empty `managedFields` say something: that nobody owns anything of it. Whoever takes the object in puts the owners
+/// into it anew.
+fn is_reset(value: &Value, place: &Place<'_>) -> bool {
+    value.is_array() && matches!(place, Place::Field(Place::Field(Place::Root, "metadata"), "managedFields"))
 }
 
 /// What `omitempty` leaves out.

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Uri, header::USER_AGENT};
 use hyper_util::{
     client::legacy::{
         Client,
@@ -70,19 +70,29 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// How the program calls itself, and how an agent does: by upstream's name, by which people know whose the status of a pod is.
+/// It is whose the fields are that a client writes.
+const PROGRAM: HeaderValue = HeaderValue::from_static(concat!("cofferdam/", env!("CARGO_PKG_VERSION")));
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("kubelet/cofferdam-", env!("CARGO_PKG_VERSION")));
+
 /// A client whose requests go to the API server behind the unix socket at `path`, with `default` as its namespace.
 pub fn unix(path: impl Into<PathBuf>) -> kube::Client {
-    client(Client::builder(TokioExecutor::new()).build(Connector(path.into())))
+    client(Client::builder(TokioExecutor::new()).build(Connector(path.into())), PROGRAM)
 }
 
-/// The same over one connection for all requests (HTTP/2): for many watches.
+/// The same for an agent.
+pub fn of_agent(path: impl Into<PathBuf>) -> kube::Client {
+    client(Client::builder(TokioExecutor::new()).build(Connector(path.into())), AGENT)
+}
+
+/// An agent's over one connection for all requests (HTTP/2): for many watches.
 pub fn multiplexed(path: impl Into<PathBuf>) -> kube::Client {
-    client(Client::builder(TokioExecutor::new()).http2_only(true).build(Connector(path.into())))
+    client(Client::builder(TokioExecutor::new()).http2_only(true).build(Connector(path.into())), AGENT)
 }
 
-fn client(pool: Client<Connector, kube::client::Body>) -> kube::Client {
+fn client(pool: Client<Connector, kube::client::Body>, agent: HeaderValue) -> kube::Client {
     let service = service_fn(move |mut request: Request<kube::client::Body>| {
-        let pool = pool.clone();
+        let (pool, agent) = (pool.clone(), agent.clone());
         async move {
             // kube builds requests with a path alone; the pool wants a whole address to key its connections on.
             let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
@@ -92,6 +102,7 @@ fn client(pool: Client<Connector, kube::client::Body>) -> kube::Client {
                 .path_and_query(path)
                 .build()
                 .map_err(tower::BoxError::from)?;
+            request.headers_mut().entry(USER_AGENT).or_insert(agent);
             pool.request(request).await.map_err(Into::<tower::BoxError>::into)
         }
     });

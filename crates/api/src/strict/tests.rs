@@ -237,3 +237,12 @@ proptest! {
         let _ = decode_yaml(&body, POD, FieldValidation::Strict);
     }
 }
+
+#[test]
+fn an_empty_list_of_managers_is_kept_and_no_other_empty_list() {
+    let body = json!({"metadata": {"name": "x", "managedFields": [], "finalizers": []},
+        "spec": {"containers": [], "volumes": []}});
+    let decoded = strict(&body.to_string()).unwrap().value;
+    assert_eq!(decoded["metadata"], json!({"name": "x", "managedFields": []}));
+    assert_eq!(decoded["spec"], json!({"containers": []}));
+}

@@ -69,6 +69,21 @@ impl User {
         User::new(name, [MASTERS.into()])
     }
 
+    /// The name that the part of the control process behind this user has as a program, as upstream's binaries are named: what it
+    /// writes is that one's in `metadata.managedFields`.
+    pub fn program(&self) -> &'static str {
+        match self.name.as_str() {
+            "system:apiserver" => "kube-apiserver",
+            "system:kube-scheduler" => "kube-scheduler",
+            name if name == "system:kube-controller-manager"
+                || name.starts_with("system:serviceaccount:kube-system:") =>
+            {
+                "kube-controller-manager"
+            }
+            _ => "cofferdam",
+        }
+    }
+
     /// May do everything.
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|group| group == MASTERS)

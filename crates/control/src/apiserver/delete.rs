@@ -82,7 +82,7 @@ impl Options {
             }
             _ => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
         };
-        let mut dry_run = context.dry_run;
+        let mut dry_run = context.options.dry_run;
         for value in given["dryRun"].as_array().into_iter().flatten() {
             match value.as_str() {
                 Some("All") => dry_run = true,
@@ -252,7 +252,7 @@ impl ApiServer {
             route.resource,
             &route.namespace,
             &route.name,
-            options.dry_run || context.dry_run,
+            options.dry_run || context.options.dry_run,
             |_, old| {
                 let request = admission::Request {
                     operation: Operation::Delete,

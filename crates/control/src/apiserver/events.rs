@@ -1,7 +1,11 @@
 //! One set of events in two shapes: stored as core events, also served under `events.k8s.io`, which has other names for the
 //! same fields (`api::convert`).
 
-use api::{convert, registry, registry::Resource};
+use api::{
+    convert, registry,
+    registry::Resource,
+    schema::{self, Type},
+};
 use serde_json::Value;
 
 fn differs(resource: &Resource) -> bool {
@@ -20,6 +24,17 @@ pub fn served_shape(resource: &Resource) -> Option<fn(Value) -> Value> {
 /// From the form that `resource` serves to the stored one, where they differ.
 pub fn stored_shape(resource: &Resource) -> Option<fn(Value) -> Value> {
     differs(resource).then_some(stored as fn(Value) -> Value)
+}
+
+/// An event of one of the two versions in the one named, with its type there: for the owners of fields, which are named as in
+/// the version in which they were written. None for what has no other version.
+pub fn in_version(resource: &Resource, object: &Value, version: &str) -> Option<(&'static Type, Value)> {
+    let new = events()?;
+    if resource.kind != new.kind {
+        return None;
+    }
+    let object = if new.api_version() == version { served(object.clone()) } else { stored(object.clone()) };
+    Some((schema::by_kind(version, resource.kind)?, object))
 }
 
 fn served(mut event: Value) -> Value {

@@ -7,6 +7,7 @@
 //! [`handle`]: ApiServer::handle
 
 mod announce;
+mod apply;
 mod auth;
 mod authenticate;
 mod decode;
@@ -17,6 +18,7 @@ mod exec;
 mod expire;
 mod impersonate;
 mod logs;
+mod owners;
 mod patch;
 mod pods;
 mod read;
@@ -31,12 +33,13 @@ mod strategy;
 mod token_request;
 mod watch;
 mod write;
+mod write_options;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use api::{ApiError, registry, registry::Resource, strict::FieldValidation};
 use futures::{FutureExt, future::BoxFuture};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
@@ -49,6 +52,7 @@ use crate::{
 };
 use request::{Query, Route, Verb};
 use respond::{Body, Failure, Representation};
+use write_options::WriteOptions;
 
 pub use auth::User;
 pub use authenticate::user_info;
@@ -87,7 +91,7 @@ struct Context {
     query: Query,
     representation: Representation,
     validation: FieldValidation,
-    dry_run: bool,
+    options: WriteOptions,
     warnings: Vec<String>,
     audit: admission::Audit,
     record: Arc<Record>,
@@ -233,10 +237,11 @@ impl ApiServer {
                 }
             };
         }
+        let options = WriteOptions::read(&route, &query, request.headers())?;
         let mut context = Context {
             representation: Representation::negotiate(accept, &query)?,
             validation: FieldValidation::from_query(query.get("fieldValidation"))?,
-            dry_run: dry_run(&route, &query)?,
+            options,
             warnings: Vec::new(),
             audit: admission::Audit::default(),
             record: record.clone(),
@@ -284,6 +289,7 @@ impl ApiServer {
                 let options = delete::Options::read(&media, &body, context)?;
                 self.delete_collection(route, context, &options).boxed().await
             }
+            (Verb::Patch, _) if media == api::patch::APPLY => self.apply(route, context, &body).boxed().await,
             (_, "scale") => self.write_scale(route, context, &media, &body).boxed().await,
             (Verb::Create, "") if route.resource.is_review() => {
                 self.review(route, context, &media, &body).boxed().await
@@ -339,31 +345,9 @@ impl ApiServer {
 
     /// The server as a service for one user.
     pub fn service(self: &Arc<Self>, user: User) -> InProcess {
-        InProcess { server: self.clone(), user: Arc::new(user), looks_ahead: false }
+        let agent = HeaderValue::from_static(user.program());
+        InProcess { server: self.clone(), user: Arc::new(user), agent, looks_ahead: false }
     }
-}
-
-/// `dryRun=All`, the only value there is.
-fn dry_run(route: &Route, query: &Query) -> Result<bool, ApiError> {
-    use api::field::{Error, ErrorList, Path};
-    let mut given = query.all("dryRun").peekable();
-    if given.peek().is_none() || !route.verb.writes() {
-        return Ok(false);
-    }
-    let mut errors = ErrorList::new();
-    for value in given.filter(|value| *value != "All") {
-        errors.push(Error::not_supported(&Path::new("dryRun"), value, &["All"]));
-    }
-    if errors.is_empty() {
-        return Ok(true);
-    }
-    let kind = match route.verb {
-        Verb::Create => "CreateOptions",
-        Verb::Patch => "PatchOptions",
-        Verb::Update => "UpdateOptions",
-        _ => "DeleteOptions",
-    };
-    Err(ApiError::invalid("meta.k8s.io", kind, "", &errors))
 }
 
 /// Text at a path, "" where there is none.
@@ -376,6 +360,8 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 pub struct InProcess {
     server: Arc<ApiServer>,
     user: Arc<User>,
+    /// Whom the audit log, and the fields that are written, name as the program.
+    agent: HeaderValue,
     looks_ahead: bool,
 }
 
@@ -390,9 +376,11 @@ impl tower::Service<Request<kube::client::Body>> for InProcess {
 
     fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
         let (server, user, looks_ahead) = (self.server.clone(), self.user.clone(), self.looks_ahead);
+        let agent = self.agent.clone();
         Box::pin(async move {
             let mut request =
                 request.map(|body| body.map_err(|error| -> Failure { Box::new(error) }).boxed_unsync());
+            request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
             if looks_ahead {
                 request.extensions_mut().insert(LooksAhead);
             }

@@ -4,7 +4,7 @@ use api::{ApiError, patch::Patch, schema};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::{ApiServer, Context, events, request::Route, respond::Body};
+use super::{ApiServer, Context, events, request::Route, respond::Body, write::Change};
 
 impl ApiServer {
     pub(super) async fn patch(
@@ -21,7 +21,7 @@ impl ApiServer {
         })?;
         let warnings = std::sync::Mutex::new(Vec::new());
         let validation = context.validation;
-        let change = |old: &Value| -> Result<Value, ApiError> {
+        let change = |_: &Context, old: &Value| -> Result<Change, ApiError> {
             let patched = match (events::served_shape(resource), events::stored_shape(resource)) {
                 (Some(served), Some(stored)) => {
                     let mut patched = patch.apply(&served(old.clone()), ty, validation)?;
@@ -38,7 +38,7 @@ impl ApiServer {
                     route.name
                 )));
             }
-            Ok(patched.value)
+            Ok(patched.value.into())
         };
         let outcome = self.update(route, context, change).await;
         context.warnings.extend(warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));

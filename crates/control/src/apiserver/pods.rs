@@ -81,7 +81,7 @@ impl ApiServer {
         let pods = api::registry::by_plural("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
         let uid = text(&binding, "/metadata/uid");
         let conflict = |why: &str| ApiError::conflict(("", "pods/binding"), name, why);
-        self.step_from(context.sight(), pods, &route.namespace, name, context.dry_run, |_, pod| {
+        self.step_from(context.sight(), pods, &route.namespace, name, context.options.dry_run, |_, pod| {
             let there = text(pod, "/metadata/uid");
             if !uid.is_empty() && uid != there {
                 return Err(conflict(&format!(

@@ -46,6 +46,18 @@ pub fn of(resource: &Resource, object: &Value) -> Value {
     })
 }
 
+/// # Errors
+/// Invalid, for fewer than none.
+pub fn expect_replicas(route: &Route, replicas: i64) -> Result<(), ApiError> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let mut errors = ErrorList::new();
+    let path = Path::new("spec").child("replicas");
+    errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
+    Err(ApiError::invalid("autoscaling", "Scale", &route.name, &errors))
+}
+
 impl ApiServer {
     pub(super) async fn write_scale(
         &self,
@@ -80,15 +92,10 @@ impl ApiServer {
             )));
         }
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-        if replicas < 0 {
-            let mut errors = ErrorList::new();
-            let path = Path::new("spec").child("replicas");
-            errors.push(Error::invalid(&path, replicas, "must be greater than or equal to 0"));
-            return Err(ApiError::invalid("autoscaling", "Scale", &route.name, &errors));
-        }
+        expect_replicas(route, replicas)?;
         let updating = Route { verb: Verb::Update, ..route.clone() };
         let outcome = self
-            .update(&updating, context, |old| {
+            .update(&updating, context, |_, old| {
                 let mut new = old.clone();
                 new["spec"]["replicas"] = replicas.into();
                 // What the client knows of the object, for the preconditions.
@@ -96,7 +103,7 @@ impl ApiServer {
                     let known = text(&scale, &format!("/metadata/{field}"));
                     new["metadata"][field] = known.into();
                 }
-                Ok(new)
+                Ok(new.into())
             })
             .await?;
         Ok(respond::json_value(StatusCode::OK, &of(route.resource, &outcome.into_value())))

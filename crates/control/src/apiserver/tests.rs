@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::store::engine::Volatile;
 
+mod apply;
 mod nodes;
+mod owners;
 mod pod_security;
 mod services;
 mod tokens;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiServer, Context, decode, events, key,
+    owners::{self, Owners},
     request::Route,
     respond::{self, Body},
     select, services, stored, strategy, text,
@@ -37,6 +38,18 @@ impl Outcome {
             Outcome::Stored(object) => object.value(),
             Outcome::Value(value) => value,
         }
+    }
+}
+
+/// What a write makes of an object.
+pub struct Change {
+    pub object: Value,
+    pub owners: Owners,
+}
+
+impl From<Value> for Change {
+    fn from(object: Value) -> Change {
+        Change { object, owners: Owners::Tracked }
     }
 }
 
@@ -196,7 +209,17 @@ impl ApiServer {
         &self,
         route: &Route,
         context: &mut Context,
+        object: Value,
+    ) -> Result<Outcome, ApiError> {
+        self.create_owned(route, context, object, Owners::Tracked).await
+    }
+
+    pub(super) async fn create_owned(
+        &self,
+        route: &Route,
+        context: &mut Context,
         mut object: Value,
+        owners: Owners,
     ) -> Result<Outcome, ApiError> {
         let resource = stored(route.resource);
         settle_namespace(route, &mut object)?;
@@ -205,13 +228,7 @@ impl ApiServer {
             return Err(ApiError::new(500, api::error::Reason::Unknown, why));
         }
         let meta = metadata(&mut object);
-        for field in [
-            "resourceVersion",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "selfLink",
-            "managedFields",
-        ] {
+        for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta.remove(field);
         }
         meta.insert("uid".into(), random::uuid().into());
@@ -219,6 +236,13 @@ impl ApiServer {
         let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default().to_owned();
         let generates =
             meta.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() && !prefix.is_empty();
+        defaults::apply(resource, &mut object);
+        let sent = owners::take(&mut object);
+        let managed = match owners {
+            Owners::Applied(managed) => managed,
+            Owners::Tracked => owners::created(route, context, &object, sent)?,
+        };
+        owners::put(&mut object, managed);
 
         let mut tries = 0;
         loop {
@@ -248,7 +272,6 @@ impl ApiServer {
         context: &mut Context,
         mut object: Value,
     ) -> Result<Outcome, ApiError> {
-        defaults::apply(resource, &mut object);
         let name = text(&object, "/metadata/name").to_owned();
         context.record.named(&name);
         self.wait_for_what_is_awaited(route, context, &object).await;
@@ -280,7 +303,7 @@ impl ApiServer {
 
         let key: Arc<str> = key(resource, &route.namespace, &name).into();
         let reserved = self.services.on_create(resource, &mut object)?;
-        if context.dry_run {
+        if context.options.dry_run {
             if self.store.get(&key).is_some() {
                 return Err(ApiError::already_exists(route.resource, &name));
             }
@@ -395,7 +418,7 @@ impl ApiServer {
             let outcome = self.create(route, context, object).await?;
             return Ok(self.respond(StatusCode::CREATED, route, context, outcome));
         }
-        let outcome = self.update(route, context, |_| Ok(object.clone())).await?;
+        let outcome = self.update(route, context, |_, _| Ok(object.clone().into())).await?;
         Ok(self.respond(StatusCode::OK, route, context, outcome))
     }
 
@@ -404,7 +427,7 @@ impl ApiServer {
         &self,
         route: &Route,
         context: &mut Context,
-        change: impl Fn(&Value) -> Result<Value, ApiError>,
+        change: impl Fn(&Context, &Value) -> Result<Change, ApiError>,
     ) -> Result<Outcome, ApiError> {
         let resource = stored(route.resource);
         // A scale is written through the whole object; only admission tells it from an update of that.
@@ -421,18 +444,32 @@ impl ApiServer {
                 route.resource,
                 &route.namespace,
                 &route.name,
-                context.dry_run,
+                context.options.dry_run,
                 |current, old| {
                     warnings.clear();
-                    let mut new = change(old)?;
+                    let Change { object: mut new, owners } = change(context, old)?;
                     self.check_preconditions(route, &new, current, old)?;
                     settle_namespace(route, &mut new)?;
+                    let mut sent = owners::take(&mut new);
                     self.settle_metadata(&mut new, old);
                     defaults::apply(resource, &mut new);
+                    let owners = match owners {
+                        // Through the main path, before the server adds its own.
+                        Owners::Tracked if part.is_empty() => {
+                            Owners::Applied(owners::changed(route, context, old, &new, sent.take())?)
+                        }
+                        owners => owners,
+                    };
                     let request =
                         self.admission_request(Operation::Update, route, context, &route.name, Some(old));
                     admission::mutate(&self.admission, &request, &mut new)?;
                     strategy::prepare_update(resource, part, &mut new, old);
+                    owners::take(&mut new);
+                    let managed = match owners {
+                        Owners::Applied(managed) => managed,
+                        Owners::Tracked => owners::changed(route, context, old, &new, sent)?,
+                    };
+                    owners::put(&mut new, managed);
                     if part.is_empty() {
                         self.services.prepare(resource, &mut new, Some(old))?;
                     }
@@ -450,6 +487,7 @@ impl ApiServer {
                     // What an overtaken try took goes back first.
                     reserved = services::Reserved::default();
                     reserved = self.services.on_update(resource, &mut new, old)?;
+                    owners::settle_times(&mut new, old);
                     if new == *old {
                         return Ok(Step::Keep);
                     }
@@ -463,7 +501,7 @@ impl ApiServer {
             .await;
         context.warnings.append(&mut warnings);
         let done = done?;
-        if !context.dry_run {
+        if !context.options.dry_run {
             reserved.keep();
         }
         Ok(match done {
@@ -512,7 +550,6 @@ impl ApiServer {
     fn settle_metadata(&self, new: &mut Value, old: &Value) {
         let meta = metadata(new);
         meta.remove("selfLink");
-        meta.remove("managedFields");
         for field in ["uid", "creationTimestamp"] {
             if new["metadata"].get(field).is_none_or(|value| value.is_null() || value == "") {
                 strategy::set_or_remove(&mut new["metadata"], field, old["metadata"].get(field));

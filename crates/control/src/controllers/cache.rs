@@ -67,8 +67,9 @@ impl<K: Resource> Cache<K> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// None: nothing new.
-    pub fn observe(&self, object: K) -> Option<Change<K>> {
+    /// None: nothing new. Who owns which field is not kept: no loop asks, and a write that leaves it out changes nothing of it.
+    pub fn observe(&self, mut object: K) -> Option<Change<K>> {
+        object.meta_mut().managed_fields = None;
         let mut inner = self.lock();
         let key = key_of(object.meta());
         if object.meta().uid.as_ref().is_some_and(|uid| inner.gone.contains(uid)) {

@@ -150,6 +150,7 @@ where
     let events =
         watcher(Api::<K>::all(client.clone()), watcher::Config::default()).backoff(Pauses::default());
     // An error is followed by a new attempt, after a pause that grows.
+    let events = events.modify(|object| object.meta_mut().managed_fields = None);
     events.filter_map(|event| std::future::ready(event.ok())).boxed()
 }
 

@@ -74,7 +74,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     for dir in [&config.pods_dir, &config.logs_dir] {
         fs::create_dir_all(dir).map_err(|error| AgentError::Directory { path: dir.clone(), error })?;
     }
-    let client = crate::client::unix(config.sockets_dir.join("control.sock"));
+    let client = crate::client::of_agent(config.sockets_dir.join("control.sock"));
     let recorder = events::Recorder::new(client.clone(), &config.node);
     let programmed = programmed::Programmed::default();
     let net = Arc::new(NodeNet::start(net_config(&config, recorder.clone(), programmed.clone()))?);

@@ -48,8 +48,10 @@ pub fn images(store: &ImageStore) -> Result<watch::Receiver<u64>, StoreError> {
 /// All services, kept up to date.
 pub fn services(client: kube::Client) -> reflector::Store<Service> {
     let (store, writer) = reflector::store();
-    let events =
-        watcher(Api::<Service>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    let events = watcher(Api::<Service>::all(client), watcher::Config::default())
+        .default_backoff()
+        .modify(|service| service.metadata.managed_fields = None)
+        .reflect(writer);
     // The watcher tells of its errors by trying again; there is nothing else to do with them.
     tokio::spawn(async move { events.for_each(|_| std::future::ready(())).await });
     store
@@ -82,6 +84,8 @@ where
 {
     watcher(Api::<K>::all(client.clone()), watcher::Config::default())
         .default_backoff()
+        // Nothing here asks who owns which field, and of a pod that is as large as the rest.
+        .modify(|object| object.meta_mut().managed_fields = None)
         .map(move |event| event.map_or_else(Seen::Error, seen))
         .boxed()
 }
