@@ -29,7 +29,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "a whole reachability table, and one event in a large cluster",
     ),
     ("dns", "dns", "dns-bench", "answers per second and latency of the name server against dnsmasq"),
-    ("api", "control", "api-bench", "creates, GET, LIST of the API server"),
+    (
+        "api",
+        "control",
+        "api-bench",
+        "creates, GET, LIST of the API server; the share of Pod Security and of field owners",
+    ),
     (
         "paths",
         "cofferdam",
