@@ -17,8 +17,8 @@ use k8s_openapi::api::core::v1::{Namespace, Pod as ApiPod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use net_common::*;
-use node::net::services;
 use policy::network_policy::{self, Compiler, Event, Flow, Layer4, PodRecord, Policy, ir};
+use policy::services;
 use serde_json::{Value, json};
 use testkit::net::{GRACE, Netns, PATIENCE};
 

@@ -15,4 +15,5 @@ pub mod scheduling;
 pub mod seccomp;
 pub mod security_context;
 pub mod selector;
+pub mod services;
 pub mod workload;

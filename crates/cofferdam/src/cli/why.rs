@@ -8,7 +8,8 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use clap::Args;
 use policy::network_policy::explain::{
-    Answer, Connection, Judgement, Name, Outcome, PolicyReport, PortWord, Says, explain, shown, tier_name,
+    Answer, Connection, Judgement, Name, Outcome, PartyKind, PolicyReport, PortWord, Says, explain, shown,
+    tier_name,
 };
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ use crate::cluster::layout::Layout;
 #[command(after_help = "SOURCE and DESTINATION are one of:
   POD, pod/NAME, NAMESPACE/POD, NAMESPACE/pod/NAME
   svc/NAME, NAMESPACE/svc/NAME      a Service (DESTINATION only); policies judge what it translates to
-  node/NAME                         a node, and so the hostNetwork pods on it
+  node/NAME                         a node, and so the hostNetwork pods on it; its ports may be pods' host ports, or Services'
   10.1.2.3, fd00::1                 whoever has the address
   external                          some address outside of the cluster
 PORT is a number or a port's name, for TCP; with a protocol: 53/udp, dns/udp, 7/sctp; or icmp. Without it, the ports
@@ -30,7 +31,8 @@ that the destination declares are meant.
 With --live, one packet (TCP SYN, empty UDP datagram, SCTP INIT, echo request) is sent from the source's own network
 for each connection, followed through the packet filters of the nodes by the kernel's trace, and held against the answer.
 A TCP peer that accepts gets RST. To an address outside of the cluster the packet is taken away when it leaves its node;
-from one, it is put on the wire before the node, and the answer is taken away.
+from one, it is put on the wire before the node (before each, where any may take it: a Service's external addresses), and the
+answer is taken away.
 
 Exit codes: 0 allowed, 1 denied (also in part), 2 the question cannot be answered (or the kernel not asked), 3 the kernel
 does otherwise.
@@ -147,20 +149,25 @@ pub(super) fn write(out: &mut impl Write, answer: &Answer) -> std::io::Result<()
     for note in &answer.notes {
         writeln!(out, "note: {note}")?;
     }
-    if let Some(service) = &answer.service {
-        let address = service.address.map_or("headless".to_string(), |address| address.to_string());
-        writeln!(out, "\nService {} ({}, {address}) translates", service.service, service.of_type)?;
-        for port in &service.ports {
-            writeln!(out, "  {port}")?;
+    for translation in &answer.translations {
+        write!(out, "\n{translation} translates")?;
+        if let Some(node) = translation.node.as_ref().and_then(|node| node.name.as_ref()) {
+            write!(out, " on {node}")?;
         }
-        if service.address.is_some() && !answer.connections.is_empty() {
-            writeln!(out, "  policies judge the endpoint and its port, not the Service's")?;
-        }
+        writeln!(out)?;
+        translation.ports.iter().try_for_each(|port| writeln!(out, "  {port}"))?;
+    }
+    if answer.connections.iter().any(|connection| connection.translation.is_some()) {
+        writeln!(out, "  policies judge the endpoint and its port, not what was asked for")?;
     }
     for connection in &answer.connections {
-        if answer.connections.len() > 1 || answer.service.is_some() {
+        if answer.connections.len() > 1 || !answer.translations.is_empty() {
             let word = if connection.allowed { "allowed" } else { "denied" };
-            writeln!(out, "\n{} to {}: {word}", shown(&connection.port), connection.server)?;
+            let by = connection
+                .translation
+                .and_then(|at| answer.translations.get(at)?.node.as_ref()?.name.as_ref());
+            let by = by.map(|node| format!(" by way of {node}")).unwrap_or_default();
+            writeln!(out, "\n{} to {}{by}: {word}", shown(&connection.port), connection.server)?;
         } else {
             writeln!(out)?;
         }
@@ -178,6 +185,15 @@ fn write_connection(out: &mut impl Write, connection: &Connection) -> std::io::R
         let verdict = if judgement.allowed { "allowed" } else { "denied" };
         let who = party.name.clone().unwrap_or_else(|| party.address.to_string());
         writeln!(out, "{word:7} of {who}: {verdict}: {}", judgement.because)?;
+        match (word, &connection.sent_to, &connection.seen_as) {
+            ("egress", Some(sent), _) if party.kind == PartyKind::Pod => {
+                writeln!(out, "    here it is for {} on {} still", sent.to, shown(&sent.port))?;
+            }
+            ("ingress", _, Some(seen_as)) => {
+                writeln!(out, "    here it comes from {seen_as}, which stands in for the client")?;
+            }
+            _ => {}
+        }
         let width = judgement.policies.iter().map(|report| label(report).len()).max().unwrap_or(0);
         for report in &judgement.policies {
             writeln!(out, "    {:width$}  {}", label(report), said(report))?;

@@ -194,7 +194,7 @@ impl Backend for Containers {
     }
 
     async fn send(&self, pod: Option<(&str, &str)>, packet: probe::Packet) -> Result<probe::Held, Refused> {
-        let send = move || probe::send(&packet, probe::Reserve::Port);
+        let send = move || probe::send(&packet, None, probe::Reserve::Port);
         let sent = match pod {
             Some((namespace, pod)) => on_a_thread_inside(self.inside(namespace, pod).await?, send).await?,
             None => tokio::task::spawn_blocking(send).await.map_err(broken)?,

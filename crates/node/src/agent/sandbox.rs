@@ -219,7 +219,6 @@ fn sysctls(effective: &PodEffective) -> BTreeMap<String, String> {
 /// The pod as the network sees it.
 pub fn pod_net(pod: &Pod) -> PodNet {
     let subject = Subject::of(pod);
-    let mut host_ports = Vec::new();
     let mut named_ports = Vec::new();
     // Init containers that stay (sidecars) have ports too.
     let spec = pod.spec.as_ref();
@@ -235,19 +234,13 @@ pub fn pod_net(pod: &Pod) -> PodNet {
         if let Some(name) = &port.name {
             named_ports.push(NamedPort { name: name.clone(), protocol, port: container_port });
         }
-        if let Some(host_port) =
-            port.host_port.and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0)
-        {
-            let host_ip = port.host_ip.as_deref().and_then(|ip| ip.parse().ok());
-            host_ports.push(HostPort { host_ip, protocol, host_port, container_port });
-        }
     }
     PodNet {
         uid: subject.uid,
         namespace: subject.namespace,
         name: subject.name,
         labels: pod.metadata.labels.clone().unwrap_or_default(),
-        host_ports,
+        host_ports: HostPort::of(pod),
         named_ports,
     }
 }

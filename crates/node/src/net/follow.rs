@@ -10,8 +10,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
-use super::health::{HealthCheck, HealthCheckError, HealthChecks};
-use super::services::{self, Service, ServiceChange, ServiceName, Slice};
+use policy::services::{self, HealthCheck, Service, ServiceChange, ServiceName, Slice};
+
+use super::health::{HealthCheckError, HealthChecks};
 use super::{NetError, NodeNet};
 
 /// The most events that are taken together.
@@ -23,8 +24,6 @@ enum Event {
     /// The zone this node is in.
     Zone(Option<String>),
 }
-
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What of Services could not be done on this node.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +47,7 @@ pub async fn follow(client: kube::Client, net: Arc<NodeNet>, node: String, faile
         .filter_map(async |event| event.ok().map(|event| Event::Slice(Box::new(event))));
     let this = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let zones = watcher(Api::<v1::Node>::all(client), this).default_backoff().applied_objects().filter_map(
-        async |node| Some(Event::Zone(node.ok()?.metadata.labels.unwrap_or_default().remove(ZONE))),
+        async |node| Some(Event::Zone(node.ok()?.metadata.labels.unwrap_or_default().remove(services::ZONE))),
     );
     let lists = stream::select(all_services.boxed(), all_slices.boxed());
     let mut events = stream::select(lists, zones.boxed()).ready_chunks(BATCH);

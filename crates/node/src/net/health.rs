@@ -14,10 +14,9 @@ use http::{Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use policy::services::{HealthCheck, LocalEndpoints, ServiceName};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
-
-use super::services::ServiceName;
 
 /// Connections of one Service's balancers at a time; more wait.
 const MOST_CONNECTIONS: usize = 64;
@@ -25,20 +24,6 @@ const MOST_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(30);
 /// For balancers that weigh nodes by their endpoints.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
-
-/// What a Service's health check says on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    pub port: u16,
-    /// Ready endpoints here, by family.
-    pub local: LocalEndpoints,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LocalEndpoints {
-    pub v4: usize,
-    pub v6: usize,
-}
 
 /// A health check that cannot be answered, because something else has its port on this node say.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ mod state;
 mod table;
 
 pub use follow::{Failure as ServiceFailure, follow as follow_services};
-pub use health::{HealthCheck, HealthCheckError, HealthChecks, LocalEndpoints};
+pub use health::{HealthCheckError, HealthChecks};
 pub use node_net::NodeNet;
 pub(crate) use pods::YOUNGEST;
 pub use pods::{

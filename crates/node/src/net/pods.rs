@@ -1,7 +1,7 @@
 //! What the agent says about its node and its pods, and what it is told.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kernel::netlink::NetlinkError;
 use kernel::nft::CommitError;
@@ -11,6 +11,7 @@ use policy::network_policy::PodRecord;
 use rustix::io::Errno;
 
 pub use policy::network_policy::ir::Protocol;
+pub use policy::services::HostPort;
 
 /// What the agent knows of its node and cluster.
 pub struct NodeNetConfig {
@@ -82,15 +83,6 @@ pub struct PodNet {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// None for every address of the node; `0.0.0.0` or `::` for every one of that family.
-    pub host_ip: Option<IpAddr>,
-    pub protocol: Protocol,
-    pub host_port: u16,
-    pub container_port: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
     pub name: String,
     pub protocol: Protocol,
@@ -125,25 +117,6 @@ pub enum NetError {
     Rules(#[from] CommitError),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
-}
-
-impl HostPort {
-    /// As a user would say it: `TCP 10.88.0.2:9000`.
-    pub(super) fn describe(&self) -> String {
-        let address = self.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        format!("{} {}", self.protocol.name(), SocketAddr::new(address, self.host_port))
-    }
-
-    /// Whether a connection could be meant for both.
-    pub(super) fn collides(&self, other: &HostPort) -> bool {
-        let same_address = match (self.host_ip, other.host_ip) {
-            (Some(a), Some(b)) => {
-                a == b || a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified())
-            }
-            _ => true,
-        };
-        self.protocol == other.protocol && self.host_port == other.host_port && same_address
-    }
 }
 
 impl PodNet {

@@ -26,6 +26,8 @@ struct Question<'a> {
     to: SocketAddr,
     /// What it may come to.
     ends: Vec<&'a Connection>,
+    /// The node that translates it, if not the client's own.
+    by: Option<&'a Party>,
 }
 
 fn questions(answer: &Answer) -> Vec<Question<'_>> {
@@ -35,31 +37,31 @@ fn questions(answer: &Answer) -> Vec<Question<'_>> {
     };
     let direct =
         |connection: &Connection| SocketAddr::new(connection.server.address, port_of(&connection.port));
-    match answer.service.as_ref().and_then(|service| Some((service, service.address?))) {
-        Some((service, address)) => service
-            .targets
-            .iter()
-            .map(|targets| Question {
+    let translated = answer.translations.iter().enumerate().flat_map(|(at, translation)| {
+        let of_it = move |c: &&Connection| c.translation == Some(at);
+        translation.targets.iter().filter_map(move |targets| {
+            let ends = answer.connections.iter().filter(of_it);
+            Some(Question {
                 port: targets.port,
-                to: SocketAddr::new(address, port_of(&targets.port)),
-                ends: answer.connections.iter().filter(|c| targets.endpoints.contains(&direct(c))).collect(),
+                to: SocketAddr::new(translation.address?, port_of(&targets.port)),
+                ends: ends.filter(|c| targets.endpoints.contains(&direct(c))).collect(),
+                by: translation.node.as_ref(),
             })
-            .collect(),
-        // No address is translated: a packet for each.
-        None => answer
-            .connections
-            .iter()
-            .map(|one| Question { port: one.port, to: direct(one), ends: vec![one] })
-            .collect(),
-    }
+        })
+    });
+    // What no node translates: a packet for each.
+    let as_it_is = answer.connections.iter().filter(|connection| connection.translation.is_none());
+    let as_it_is =
+        as_it_is.map(|one| Question { port: one.port, to: direct(one), ends: vec![one], by: None });
+    translated.chain(as_it_is).collect()
 }
 
 /// Who sends it.
 enum Sender<'a> {
     /// An agent, from a pod or from its own network.
     Node { node: &'a str, pod: Option<&'a str> },
-    /// Nobody has the address: the packet comes as if from outside.
-    Outside,
+    /// Nobody has the address: the packet comes as if from outside, to the node of that address where its own leads to none.
+    Outside { hop: Option<IpAddr> },
 }
 
 /// Asks the kernel about everything that was answered.
@@ -83,15 +85,8 @@ pub async fn probe(layout: &Layout, answer: &Answer) -> Result<Vec<Live>> {
 fn sender<'a>(source: &'a Party, question: &Question) -> Result<Sender<'a>, &'static str> {
     let inside = question.ends.iter().any(|end| end.server.kind != PartyKind::Outside);
     match (source.kind, source.node.as_deref()) {
-        (PartyKind::Outside, _) if question.ends.is_empty() => {
-            Err("from outside nobody is reached at this address; ask for an endpoint itself")
-        }
-        (PartyKind::Outside, _) if !inside => Err("neither end is in the cluster"),
-        // What a Service's port on a node is reached by is the node's address, and who answers is decided there.
-        (PartyKind::Outside, _) if question.ends.iter().all(|end| end.server.address != question.to.ip()) => {
-            Err("from outside a Service is reached by a node's port; ask for an endpoint itself")
-        }
-        (PartyKind::Outside, _) => Ok(Sender::Outside),
+        (PartyKind::Outside, _) if !inside && question.by.is_none() => Err("neither end is in the cluster"),
+        (PartyKind::Outside, _) => Ok(Sender::Outside { hop: question.by.map(|node| node.address) }),
         (_, None) => Err("the source's node is not known"),
         (PartyKind::Pod, _) if question.to.ip() == source.address => {
             Err("what a pod sends to itself never leaves its own network")
@@ -105,24 +100,26 @@ async fn ask(layout: &Layout, source: &Party, question: &Question<'_>, sender: &
     let outside =
         !question.ends.is_empty() && question.ends.iter().all(|end| end.server.kind == PartyKind::Outside);
     let absorb = match sender {
-        Sender::Outside => Absorb::Answers,
+        Sender::Outside { .. } => Absorb::Answers,
         Sender::Node { .. } if outside => Absorb::Packet,
         Sender::Node { .. } => Absorb::Nothing,
     };
     let mut nodes: Vec<&str> = question.ends.iter().filter_map(|end| end.server.node.as_deref()).collect();
     nodes.extend(match sender {
         Sender::Node { node, .. } => Some(*node),
-        Sender::Outside => None,
+        Sender::Outside { .. } => None,
     });
+    nodes.extend(question.by.and_then(|node| node.node.as_deref()));
     nodes.sort_unstable();
     nodes.dedup();
+    let seen_as = question.ends.iter().find_map(|end| Some(end.seen_as.as_ref()?.address));
     for _ in 0..TRIES {
         let packet = Packet {
             protocol: protocol(&question.port, source.address),
             from: SocketAddr::new(source.address, any_port()?),
             to: question.to,
         };
-        let mut watches = stream::select_all(watch(layout, &nodes, Asked { packet, absorb }).await?);
+        let mut watches = stream::select_all(watch(layout, &nodes, Asked { packet, absorb, seen_as }).await?);
         let Some(_held) = sent(layout, sender, packet).await? else { continue };
         let mut observed = Observed::new(packet.protocol, outside);
         while let Wait::AtMost(patience) = observed.wait() {
@@ -235,9 +232,9 @@ async fn sent(layout: &Layout, sender: &Sender<'_>, packet: Packet) -> Result<Op
             lines.next().await.context("the agent closed the connection")?.context("send a packet")?;
             Ok(Some(Kept::ByAgent(Box::new((client, lines)))))
         }
-        Sender::Outside => {
+        Sender::Outside { hop } => {
             let fabric = find_fabric(layout)?.context("no node of the cluster runs")?;
-            let sent = kernel::route::netns::run_in(fabric.as_fd(), || send(&packet, Reserve::Nothing));
+            let sent = kernel::route::netns::run_in(fabric.as_fd(), || send(&packet, *hop, Reserve::Nothing));
             let held = sent.context("enter the fabric")?.context("send a packet from the fabric")?;
             Ok(Some(Kept::ByUs(held)))
         }

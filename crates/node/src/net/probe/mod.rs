@@ -52,6 +52,18 @@ pub struct Asked {
     pub packet: Packet,
     #[serde(default)]
     pub absorb: Absorb,
+    /// As whom it may go on: a node that leads it to another's pod puts its own address in place of the client's, and keeps the
+    /// port where it can.
+    #[serde(default)]
+    pub seen_as: Option<IpAddr>,
+}
+
+impl Asked {
+    /// The addresses it may come from, its own first.
+    fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        let own = self.packet.from.ip();
+        [own].into_iter().chain(self.seen_as.filter(move |other| other.is_ipv4() == own.is_ipv4()))
+    }
 }
 
 /// What a node saw.

@@ -1,6 +1,6 @@
 //! The table that marks the packet, and what answers it, for the trace.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use kernel::nft::{
     Base, Chain, ChainKind, Ct, Direction, Expr, Header, Hook, Meta, Op, Rule, Table, Verdict,
@@ -35,11 +35,12 @@ pub fn table(asked: &Asked) -> Table {
     };
     let trace = || vec![Expr::Immediate { to: 1, data: vec![1] }, Expr::SetTrace { from: 1 }];
     let rule = |matched: Vec<Expr>, then: Vec<Expr>| Rule([matched, then].concat());
-    let mut marks = vec![rule(packet(asked), trace())];
-    marks.extend(answers(asked).into_iter().map(|answer| rule(answer, trace())));
+    let mut marks: Vec<Rule> = asked.sources().map(|source| rule(packet(asked, source), trace())).collect();
+    let answers = || asked.sources().flat_map(|source| answers(asked, source));
+    marks.extend(answers().map(|answer| rule(answer, trace())));
     if asked.absorb == Absorb::Answers {
         let drop = || vec![Expr::Verdict(Verdict::Drop)];
-        marks.extend(answers(asked).into_iter().map(|answer| rule(answer, drop())));
+        marks.extend(answers().map(|answer| rule(answer, drop())));
     }
     chain(CAME, Hook::Prerouting, FIRST, marks.clone());
     chain(SENT, Hook::Output, FIRST, marks);
@@ -65,8 +66,8 @@ fn family(of: IpAddr) -> [Expr; 2] {
     [Expr::Meta { key: Meta::NfProto, to: 1 }, Expr::Cmp { op: Op::Eq, from: 1, data: vec![number] }]
 }
 
-fn packet(asked: &Asked) -> Vec<Expr> {
-    let from = asked.packet.from;
+fn packet(asked: &Asked, source: IpAddr) -> Vec<Expr> {
+    let from = SocketAddr::new(source, asked.packet.from.port());
     let (place, address) = made::place(from.ip(), true);
     let mut exprs = Vec::from(family(from.ip()));
     // Who lies about its address comes from outside, and none of the node's pods is meant.
@@ -81,8 +82,8 @@ fn packet(asked: &Asked) -> Vec<Expr> {
 }
 
 /// From the other end to the packet's, and ICMP errors about the packet.
-fn answers(asked: &Asked) -> [Vec<Expr>; 2] {
-    let from = asked.packet.from;
+fn answers(asked: &Asked, source: IpAddr) -> [Vec<Expr>; 2] {
+    let from = SocketAddr::new(source, asked.packet.from.port());
     let port = || from.port().to_be_bytes().to_vec();
     let echo = asked.packet.echoes();
     let to_it = |protocol: u8| {

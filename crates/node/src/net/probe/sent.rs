@@ -1,7 +1,7 @@
 //! Sending the packet, from the network namespace that the calling thread is in.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -24,12 +24,12 @@ pub struct Held {
     _port: Option<OwnedFd>,
 }
 
-/// Sends it.
+/// Sends it, to its own address or to the next hop that is said.
 ///
 /// # Errors
 /// `AddrInUse` where the port is somebody's; `AddrNotAvailable` where the address is not of this namespace; what sending
 /// says, but for a rule that drops it on its way out.
-pub fn send(packet: &Packet, reserve: Reserve) -> io::Result<Held> {
+pub fn send(packet: &Packet, hop: Option<IpAddr>, reserve: Reserve) -> io::Result<Held> {
     if let Some(wrong) = packet.wrong() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, wrong));
     }
@@ -55,12 +55,11 @@ pub fn send(packet: &Packet, reserve: Reserve) -> io::Result<Held> {
         Some(rustix::net::ipproto::RAW),
     )?;
     let bytes = made::bytes(packet);
-    let sent = match packet.to {
-        SocketAddr::V4(to) => {
-            rustix::net::sendto(&raw, &bytes, SendFlags::empty(), &SocketAddrV4::new(*to.ip(), 0))
-        }
-        SocketAddr::V6(to) => {
-            rustix::net::sendto(&raw, &bytes, SendFlags::empty(), &SocketAddrV6::new(*to.ip(), 0, 0, 0))
+    // The kernel routes by this address, whatever the header says.
+    let sent = match hop.unwrap_or(packet.to.ip()) {
+        IpAddr::V4(to) => rustix::net::sendto(&raw, &bytes, SendFlags::empty(), &SocketAddrV4::new(to, 0)),
+        IpAddr::V6(to) => {
+            rustix::net::sendto(&raw, &bytes, SendFlags::empty(), &SocketAddrV6::new(to, 0, 0, 0))
         }
     };
     match sent {

@@ -71,9 +71,10 @@ impl Watch {
             let Some(shown) = shown else { return Ok(None) };
             let packet = self.asked.packet;
             let there = shown.protocol == packet.protocol
+                && self.asked.sources().any(|source| source == shown.source.ip())
                 && match packet.echoes() {
-                    true => shown.source.ip() == packet.from.ip() && shown.answer == Answer::Other,
-                    false => shown.source == packet.from,
+                    true => shown.answer == Answer::Other,
+                    false => shown.source.port() == packet.from.port(),
                 };
             self.packets.insert(trace.id, if there { Way::There(shown.to) } else { Way::Back });
             let answered = Seen::Answered { answer: shown.answer, by: shown.source.ip() };

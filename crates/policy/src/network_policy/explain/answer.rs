@@ -57,9 +57,9 @@ pub struct Answer {
     /// One line for people.
     pub summary: String,
     pub source: Party,
-    /// How a Service translates what was asked; none where the destination is an end itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<Translation>,
+    /// Who translates what was asked: Services, and pods' host ports; empty where the destination is an end itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub translations: Vec<Translation>,
     /// What is really connected to: one, or one per endpoint, or one per port where no port was asked for.
     pub connections: Vec<Connection>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -73,28 +73,58 @@ pub enum Outcome {
     Denied,
     /// Some of the connections.
     Partly,
-    /// Nobody is there to be reached: a Service without endpoints, or one that is not reached from there.
+    /// Nobody is there to be reached: a Service without endpoints, or one that is not reached from there or not by this source.
     Unreachable,
 }
 
-/// A Service's part.
+/// What becomes of packets that are for an address, where that is not whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Translation {
-    /// `namespace/name`
-    pub service: String,
-    #[serde(rename = "type")]
-    pub of_type: String,
+    pub by: TranslatedBy,
+    /// `namespace/name` of the Service, or of the pod whose host port it is.
+    pub name: String,
+    /// Of a Service.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub of_type: Option<String>,
     /// None: headless, its name leads to the endpoints themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// The node that does it, where packets come to it from elsewhere; none: the client's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<Party>,
     /// `TCP 80 (http) → 10.244.1.2:8080, 10.244.2.2:8080`, a line per port.
     pub ports: Vec<String>,
     /// The same, for programs.
     pub targets: Vec<Targets>,
 }
 
-/// One of a Service's ports, and the endpoints that a connection to it may come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TranslatedBy {
+    /// At its own address, one of `externalIPs`, or a load balancer's.
+    Service,
+    NodePort,
+    HostPort,
+}
+
+impl std::fmt::Display for Translation {
+    /// `Service foo/db (ClusterIP, 10.96.0.9)`, `hostPort of foo/web (10.88.0.2)`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.by {
+            TranslatedBy::Service => "Service ",
+            TranslatedBy::NodePort => "node port of Service ",
+            TranslatedBy::HostPort => "hostPort of ",
+        })?;
+        let address = self.address.map_or("headless".to_string(), |address| address.to_string());
+        match &self.of_type {
+            Some(of_type) => write!(f, "{} ({of_type}, {address})", self.name),
+            None => write!(f, "{} ({address})", self.name),
+        }
+    }
+}
+
+/// One of a translation's ports, and the endpoints that a connection to it may come to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Targets {
@@ -113,8 +143,26 @@ pub struct Connection {
     pub server: Party,
     #[serde(serialize_with = "layer4")]
     pub port: Layer4,
+    /// What the client's policies see, where another node translates it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_to: Option<SentTo>,
+    /// Whom the server's policies see, where a node on the way hides the client behind itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_as: Option<Party>,
+    /// Which of the answer's translations leads to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub translation: Option<usize>,
     pub egress: Judgement,
     pub ingress: Judgement,
+}
+
+/// Where a packet is for until it is translated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SentTo {
+    pub to: Party,
+    #[serde(serialize_with = "layer4")]
+    pub port: Layer4,
 }
 
 fn layer4<S: serde::Serializer>(layer4: &Layer4, to: S) -> Result<S::Ok, S::Error> {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 
 use super::answer::{
-    Connection, Judgement, LiveElement, Party, PartyKind, PolicyReport, Reason, RuleAt, Says, shown,
+    Connection, Judgement, LiveElement, Party, PartyKind, PolicyReport, Reason, RuleAt, Says, SentTo, shown,
     tier_name,
 };
 use super::miss::{Miss, peer_miss, port_miss, ports_shown};
@@ -14,18 +14,35 @@ use crate::network_policy::model::{AllowRule, Namespaces, Peer, PodRecord, Polic
 use crate::network_policy::sets::{SetKey, chain_name, tier_chain_name};
 use crate::selector::Labels;
 
-pub(super) fn connection(world: &World, client: &Party, server: &Party, port: Layer4) -> Connection {
-    let flow = Flow { client: client.address, server: server.address, layer4: port };
-    let egress = judge(world, Direction::Egress, client, server, &flow);
-    let ingress = judge(world, Direction::Ingress, server, client, &flow);
-    Connection {
-        allowed: egress.allowed && ingress.allowed,
-        client: client.clone(),
-        server: server.clone(),
-        port,
-        egress,
-        ingress,
+/// Who connects to whom, and whom each side's policies take the other for.
+pub(super) struct Ends {
+    pub client: Party,
+    pub server: Party,
+    pub port: Layer4,
+    /// Where the client's node sends it, if another node translates it.
+    pub sent_to: Option<SentTo>,
+    /// As whom the server's node sees the client, if not as itself.
+    pub seen_as: Option<Party>,
+    pub translation: Option<usize>,
+}
+
+impl Ends {
+    pub fn direct(client: &Party, server: &Party, port: Layer4) -> Ends {
+        let (client, server) = (client.clone(), server.clone());
+        Ends { client, server, port, sent_to: None, seen_as: None, translation: None }
     }
+}
+
+pub(super) fn connection(world: &World, ends: Ends) -> Connection {
+    let Ends { client, server, port, sent_to, seen_as, translation } = ends;
+    let (to, to_port) = sent_to.as_ref().map_or((&server, port), |sent| (&sent.to, sent.port));
+    let from = seen_as.as_ref().unwrap_or(&client);
+    let out = Flow { client: client.address, server: to.address, layer4: to_port };
+    let egress = judge(world, Direction::Egress, &client, to, &out);
+    let within = Flow { client: from.address, server: server.address, layer4: port };
+    let ingress = judge(world, Direction::Ingress, &server, from, &within);
+    let allowed = egress.allowed && ingress.allowed;
+    Connection { allowed, client, server, port, sent_to, seen_as, translation, egress, ingress }
 }
 
 fn judge(world: &World, direction: Direction, subject: &Party, peer: &Party, flow: &Flow) -> Judgement {

@@ -8,6 +8,7 @@ mod answer;
 mod judge;
 mod miss;
 mod question;
+mod route;
 mod service;
 
 use std::net::IpAddr;
@@ -17,10 +18,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub use answer::{
     Answer, Connection, Judgement, LiveElement, Outcome, Party, PartyKind, PolicyReport, Reason, RuleAt,
-    Says, Targets, Translation, shown, tier_name,
+    Says, SentTo, Targets, TranslatedBy, Translation, shown, tier_name,
 };
 pub use question::{Name, PortWord, QuestionError};
 
+use self::route::{Ask, Routed, Router};
 use super::evaluate::Cluster;
 use super::ir::{Family, Flow, Layer4, Protocol};
 use super::model::PodRecord;
@@ -99,9 +101,21 @@ pub fn explain(
         notes.push(format!("external is taken as {EXTERNAL}; give an address to ask of another"));
     }
     if let Some(found) = service::find(world, destination)? {
-        let mut answer = service::explain(world, &client, found, port)?;
-        answer.notes.extend(notes);
-        return Ok(answer);
+        let question = service::question(world, &client, (found, destination), port)?;
+        let routed = Router::new(world, &question.from).follow(question.asks);
+        let mut translations = routed.translations;
+        translations.extend(question.headless);
+        let of_notes = question.notes.into_iter().chain(routed.notes).chain(notes);
+        let verdict = outcome(&routed.connections);
+        let from = question.from;
+        return Ok(Answer {
+            verdict,
+            summary: summary(verdict, &from.to_string(), &question.to, &routed.connections, &question.ports),
+            source: from,
+            translations,
+            connections: routed.connections,
+            notes: of_notes.collect(),
+        });
     }
     let server = world.find(destination)?;
     let family = Family::of(&server.party.address);
@@ -113,17 +127,20 @@ pub fn explain(
         }
     };
     let asked = ports_of(&server, port)?;
-    let connections: Vec<Connection> =
-        asked.into_iter().map(|port| judge::connection(world, &from, &to, port)).collect();
+    let words: Vec<String> = asked.iter().map(shown).collect();
+    let asks = asked.into_iter().map(|port| Ask { to: to.clone(), port, called: String::new(), entry: None });
+    let Routed { translations, connections, notes: of_route } =
+        Router::new(world, &from).follow(asks.collect());
+    notes.extend(of_route);
     let verdict = outcome(&connections);
-    let summary = summary(verdict, &from.to_string(), &to.to_string(), &connections, None);
-    Ok(Answer { verdict, summary, source: from, service: None, connections, notes })
+    let summary = summary(verdict, &from.to_string(), &to.to_string(), &connections, &words.join(", "));
+    Ok(Answer { verdict, summary, source: from, translations, connections, notes })
 }
 
 /// What a flow's two ends say, for who has a conntrack tuple at hand.
 pub fn explain_flow(world: &World, flow: &Flow) -> Connection {
     let (client, server) = (world.at(flow.client), world.at(flow.server));
-    judge::connection(world, &client.party, &server.party, flow.layer4)
+    judge::connection(world, judge::Ends::direct(&client.party, &server.party, flow.layer4))
 }
 
 fn outcome(connections: &[Connection]) -> Outcome {
@@ -135,14 +152,7 @@ fn outcome(connections: &[Connection]) -> Outcome {
     }
 }
 
-fn summary(verdict: Outcome, from: &str, to: &str, all: &[Connection], asked: Option<&str>) -> String {
-    let mut ports: Vec<String> = Vec::new();
-    for port in all.iter().map(|c| shown(&c.port)) {
-        if !ports.contains(&port) {
-            ports.push(port);
-        }
-    }
-    let ports = asked.map_or_else(|| ports.join(", "), str::to_owned);
+fn summary(verdict: Outcome, from: &str, to: &str, all: &[Connection], ports: &str) -> String {
     let some = all.iter().filter(|c| c.allowed).count();
     match verdict {
         Outcome::Allowed => format!("{from} may reach {to} on {ports}"),
@@ -259,6 +269,11 @@ impl<'a> World<'a> {
             [] => String::new(),
             like => format!("; ambiguous? there is {}", like.join(", ")),
         }
+    }
+
+    fn is_node(&self, address: IpAddr) -> bool {
+        let nodes = self.cluster.nodes.iter().filter_map(node_end);
+        nodes.into_iter().any(|end| end.addresses.contains(&address))
     }
 
     /// Who has this address.

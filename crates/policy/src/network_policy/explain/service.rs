@@ -1,13 +1,15 @@
-//! What a Service translates a connection to. Policies judge what it is after that (DNAT): the endpoint and its port.
+//! Which packets are meant by a Service: to which address, by which node. Policies judge what they are after that (DNAT): the
+//! endpoint and its port.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::answer::{Answer, Connection, Outcome, PartyKind, Targets, Translation};
-use super::{End, ExplainError, Name, PortWord, World, judge, outcome, pod_end, summary};
+use super::answer::{Party, PartyKind, Targets, TranslatedBy, Translation};
+use super::route::Ask;
+use super::{End, ExplainError, Name, PortWord, World, pod_end};
 use crate::network_policy::ir::{Family, Layer4, Protocol};
 use crate::selector::Selector;
 
@@ -27,12 +29,13 @@ pub(super) fn find<'a>(world: &World<'a>, name: &Name) -> Result<Option<&'a Serv
             };
             Err(ExplainError::NoService { namespace: namespace.clone(), name: name.clone(), hint })
         }
+        // A node may have one of a Service's external addresses: then what no Service translates is its own.
+        Name::Address(address) if world.is_node(*address) => Ok(None),
         Name::Address(address) => Ok(world.services.iter().find(|service| {
-            let spec = service.spec.as_ref();
-            let all = spec.and_then(|s| s.cluster_ips.as_ref()).into_iter().flatten();
-            let external = spec.and_then(|s| s.external_ips.as_ref()).into_iter().flatten();
-            let mut all = all.chain(external).chain(spec.and_then(|s| s.cluster_ip.as_ref()));
-            all.any(|ip| ip.parse() == Ok(*address))
+            let parsed = crate::services::Service::from_api(service).1;
+            parsed.is_some_and(|service| {
+                service.cluster_ips().contains(address) || service.external_ips().contains(address)
+            })
         })),
         Name::Pod { .. } | Name::Node(_) | Name::External => Ok(None),
     }
@@ -43,107 +46,178 @@ fn full(service: &Service) -> String {
     format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
-pub(super) fn explain(
+/// The packets that are meant, and who is known to send them.
+pub(super) struct Question {
+    pub from: Party,
+    pub asks: Vec<Ask>,
+    /// The Service, as it is shown.
+    pub to: String,
+    /// The ports that were asked for, likewise.
+    pub ports: String,
+    pub notes: Vec<String>,
+    /// Of a headless Service, which no node translates: its endpoints.
+    pub headless: Option<Translation>,
+}
+
+pub(super) fn question(
     world: &World,
     client: &End,
-    service: &Service,
+    (service, name): (&Service, &Name),
     word: Option<&PortWord>,
-) -> Result<Answer, ExplainError> {
-    let name = full(service);
+) -> Result<Question, ExplainError> {
+    let full_name = full(service);
     let spec = service.spec.clone().unwrap_or_default();
     let of_type = spec.type_.clone().unwrap_or_else(|| "ClusterIP".into());
     if of_type == "ExternalName" {
-        return Err(ExplainError::ExternalName(name, spec.external_name.unwrap_or_default()));
+        return Err(ExplainError::ExternalName(full_name, spec.external_name.unwrap_or_default()));
     }
-    let addresses =
-        spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok());
-    let addresses: Vec<IpAddr> = addresses.collect();
     let own = Family::of(&client.party.address);
-    let address = addresses.iter().find(|a| Family::of(a) == own).or(addresses.first()).copied();
+    let cluster: Vec<IpAddr> =
+        spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok()).collect();
+    let address = match name {
+        Name::Address(address) => Some(*address),
+        _ => cluster.iter().find(|a| Family::of(a) == own).or(cluster.first()).copied(),
+    };
     let family = address.map_or(own, |address| Family::of(&address));
     let from = client.of(family).ok_or_else(|| {
         ExplainError::Family(client.party.to_string(), address.unwrap_or(client.party.address))
     })?;
-    let ports = asked(&name, spec.ports.as_deref().unwrap_or_default(), address.is_none(), word)?;
-
-    let mut notes = Vec::new();
-    let mut connections: Vec<Connection> = Vec::new();
-    let (mut lines, mut targets) = (Vec::new(), Vec::new());
-    for (port, entry) in ports {
-        let protocol = match port {
-            Layer4::Port(protocol, _) => protocol,
-            Layer4::Other(_) => Protocol::Tcp,
-        };
-        let mut ends = endpoints(world, service, entry.as_ref(), protocol, family);
-        if spec.internal_traffic_policy.as_deref() == Some("Local") && address.is_some() {
-            let before = ends.len();
-            ends.retain(|(end, _)| end.party.node.is_some() && end.party.node == from.node);
-            if ends.len() < before {
-                notes.push(
-                    "internalTrafficPolicy Local: only endpoints on the client's node count".to_string(),
-                );
-            }
-        }
-        let endpoints: Vec<SocketAddr> = ends
-            .iter()
-            .map(|(end, target)| {
-                let number = match headless_port(address, port, *target) {
-                    Layer4::Port(_, number) => number,
-                    Layer4::Other(_) => 0,
-                };
-                SocketAddr::new(end.party.address, number)
-            })
-            .collect();
-        let shown = endpoints.iter().map(|to| match to.port() {
-            0 => to.ip().to_string(),
-            _ => to.to_string(),
-        });
-        let words: Vec<String> = shown.collect();
-        let called =
-            entry.as_ref().and_then(|e| e.name.as_ref()).map(|n| format!(" ({n})")).unwrap_or_default();
-        let words = if words.is_empty() { "no ready endpoints".to_string() } else { words.join(", ") };
-        lines.push(format!("{}{called} → {words}", super::shown(&port)));
-        targets.push(Targets { port, endpoints });
-        for (end, target) in ends {
-            let to = headless_port(address, port, target);
-            connections.push(judge::connection(world, &from, &end.party, to));
-        }
-    }
-    let outside = from.kind == PartyKind::Outside;
-    if outside {
-        match of_type.as_str() {
-            "NodePort" | "LoadBalancer" => notes.push(
-                "from outside it is reached through a node's port: under externalTrafficPolicy Cluster the endpoint's policies see \
-                 the address of the node that took the connection, unless the endpoint is on that node"
-                    .to_string(),
-            ),
-            _ if spec.external_ips.as_ref().is_none_or(Vec::is_empty) => {
-                notes.push("a ClusterIP is not reached from outside of the cluster".to_string());
-                connections.clear();
-            }
-            _ => {}
-        }
-    }
-    let verdict = outcome(&connections);
-    if verdict == Outcome::Unreachable && !outside {
-        notes.push("a Service without ready endpoints refuses connections at once".to_string());
-    }
-    let to = match address {
-        Some(address) => format!("svc {name} ({address})"),
-        None => format!("svc {name} (headless)"),
+    let ports = asked(&full_name, spec.ports.as_deref().unwrap_or_default(), address.is_none(), word)?;
+    let words: Vec<String> = ports
+        .iter()
+        .map(|(port, entry)| format!("{}{}", super::shown(port), called(entry.as_ref())))
+        .collect();
+    let mut question = Question {
+        from,
+        asks: Vec::new(),
+        to: format!("svc {full_name} ({})", address.map_or("headless".to_string(), |a| a.to_string())),
+        ports: words.join(", "),
+        notes: Vec::new(),
+        headless: None,
     };
-    let shown: Vec<&str> = lines.iter().map(|line| line.split(" → ").next().unwrap_or(line)).collect();
-    let summary = summary(verdict, &from.to_string(), &to, &connections, Some(&shown.join(", ")));
-    let service = Some(Translation { service: name, of_type, address, ports: lines, targets });
-    Ok(Answer { verdict, summary, source: from, service, connections, notes })
+    let Some(address) = address else {
+        headless(world, service, &ports, family, &mut question);
+        return Ok(question);
+    };
+    if question.from.kind == PartyKind::Outside {
+        let to_cluster = matches!(name, Name::Address(_)).then_some(address);
+        from_outside(world, service, &ports, (to_cluster, family), &mut question);
+        return Ok(question);
+    }
+    if spec.internal_traffic_policy.as_deref() == Some("Local") && cluster.contains(&address) {
+        let note = "internalTrafficPolicy Local: only endpoints on the client's node count";
+        question.notes.push(note.to_string());
+    } else if let Some(distribution) = &spec.traffic_distribution {
+        let node = question.from.node.as_deref().unwrap_or("the client's node");
+        let note = format!(
+            "trafficDistribution {distribution}: {node} keeps to endpoints whose hints are for it or its zone"
+        );
+        question.notes.push(note);
+    }
+    let to = Party { kind: PartyKind::Outside, name: None, address, node: None };
+    let asks = ports.into_iter().map(|(port, entry)| {
+        let called = called(entry.as_ref());
+        Ask { to: to.clone(), port, called, entry: None }
+    });
+    question.asks = asks.collect();
+    Ok(question)
 }
 
-/// A headless Service translates nothing: the name leads to the pod, and the port stays what was asked.
-fn headless_port(address: Option<IpAddr>, asked: Layer4, target: Option<u16>) -> Layer4 {
-    match (address, asked, target) {
-        (Some(_), Layer4::Port(protocol, _), Some(target)) => Layer4::Port(protocol, target),
-        _ => asked,
+fn called(port: Option<&ServicePort>) -> String {
+    port.and_then(|port| port.name.as_ref()).map(|name| format!(" ({name})")).unwrap_or_default()
+}
+
+/// From outside a Service is reached at its node ports, and at addresses that lead to some node, whichever that is.
+fn from_outside(
+    world: &World,
+    service: &Service,
+    ports: &Asked,
+    (asked, family): (Option<IpAddr>, Family),
+    question: &mut Question,
+) {
+    let parsed = crate::services::Service::from_api(service).1;
+    let external: Vec<IpAddr> = parsed.iter().flat_map(|service| service.external_ips()).copied().collect();
+    let nodes: Vec<End> = world.cluster.nodes.iter().filter_map(super::node_end).collect();
+    let of_family = |address: &&IpAddr| Family::of(address) == family;
+    let to = match asked {
+        Some(address) => external.iter().filter(|one| **one == address).copied().collect(),
+        None => external.iter().filter(of_family).copied().collect::<Vec<IpAddr>>(),
+    };
+    let has_node_port = asked.is_none()
+        && ports.iter().any(|(_, port)| port.as_ref().and_then(|port| port.node_port).is_some());
+    let reached = has_node_port || !to.is_empty();
+    for (port, entry) in ports {
+        let called = called(entry.as_ref());
+        let node_port = entry.as_ref().and_then(|port| u16::try_from(port.node_port?).ok());
+        for node in &nodes {
+            match (has_node_port, node_port, *port) {
+                (true, Some(number), Layer4::Port(protocol, _)) => {
+                    let port = Layer4::Port(protocol, number);
+                    let to = node.of(family).into_iter();
+                    question.asks.extend(to.map(|to| Ask { to, port, called: called.clone(), entry: None }));
+                }
+                _ => question.asks.extend(to.iter().map(|address| Ask {
+                    to: Party { kind: PartyKind::Outside, name: None, address: *address, node: None },
+                    port: *port,
+                    called: called.clone(),
+                    entry: node.party.name.clone(),
+                })),
+            }
+        }
     }
+    if !reached {
+        question.notes.push("a ClusterIP is not reached from outside of the cluster".to_string());
+    } else if has_node_port {
+        let mut note = "from outside it is reached through the nodes' ports".to_string();
+        if !to.is_empty() {
+            let all: Vec<String> = to.iter().map(IpAddr::to_string).collect();
+            note.push_str(&format!("; ask for {} to hear of that address", all.join(" or ")));
+        }
+        question.notes.push(note);
+    } else {
+        let note = "which node the address leads to is decided outside of the cluster: each is asked";
+        question.notes.push(note.to_string());
+    }
+}
+
+/// The name of a headless Service leads to the pods themselves, and the port stays what was asked.
+fn headless(world: &World, service: &Service, ports: &Asked, family: Family, question: &mut Question) {
+    let (mut lines, mut targets) = (Vec::new(), Vec::new());
+    let ends = endpoints(world, service, family);
+    for (port, entry) in ports {
+        let number = match port {
+            Layer4::Port(_, number) => *number,
+            Layer4::Other(_) => 0,
+        };
+        let endpoints: Vec<SocketAddr> =
+            ends.iter().map(|end| SocketAddr::new(end.party.address, number)).collect();
+        let shown = endpoints.iter().map(|to| if number == 0 { to.ip().to_string() } else { to.to_string() });
+        let words = if endpoints.is_empty() {
+            "no ready endpoints".into()
+        } else {
+            shown.collect::<Vec<_>>().join(", ")
+        };
+        lines.push(format!("{}{} → {words}", super::shown(port), called(entry.as_ref())));
+        targets.push(Targets { port: *port, endpoints });
+        let asks = ends.iter().map(|end| Ask {
+            to: end.party.clone(),
+            port: *port,
+            called: String::new(),
+            entry: None,
+        });
+        question.asks.extend(asks);
+    }
+    question.headless = Some(Translation {
+        by: TranslatedBy::Service,
+        name: full(service),
+        of_type: Some(
+            service.spec.as_ref().and_then(|s| s.type_.clone()).unwrap_or_else(|| "ClusterIP".into()),
+        ),
+        address: None,
+        node: None,
+        ports: lines,
+        targets,
+    });
 }
 
 type Asked = Vec<(Layer4, Option<ServicePort>)>;
@@ -188,15 +262,8 @@ fn asked(
     }
 }
 
-/// The endpoints that take connections, and the port each has for `port`. From EndpointSlices; where there are none, as
-/// in manifests, the pods that the Service selects.
-fn endpoints<'a>(
-    world: &World<'a>,
-    service: &Service,
-    port: Option<&ServicePort>,
-    protocol: Protocol,
-    family: Family,
-) -> Vec<(End<'a>, Option<u16>)> {
+/// Whom the name of a headless Service leads to. Where there are no EndpointSlices, as in manifests, the pods that it selects.
+fn endpoints<'a>(world: &World<'a>, service: &Service, family: Family) -> Vec<End<'a>> {
     let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
     let of_service = |slice: &&EndpointSlice| {
         let labels = slice.metadata.labels.as_ref();
@@ -204,78 +271,29 @@ fn endpoints<'a>(
             && labels.and_then(|l| l.get("kubernetes.io/service-name")) == name.as_ref()
     };
     let mut slices = world.slices.iter().filter(of_service).peekable();
-    let spec = service.spec.as_ref();
     if slices.peek().is_none() {
-        let Some(selector) = spec.and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty()) else {
-            return Vec::new();
-        };
+        let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let Some(selector) = selector.filter(|s| !s.is_empty()) else { return Vec::new() };
         let selector = Selector::equal(selector);
         let pods = world.cluster.pods.iter().filter(|pod| {
             pod.metadata.namespace == *namespace
                 && pod.metadata.labels.as_ref().is_some_and(|labels| selector.matches(labels))
         });
-        let ends = pods.filter_map(|pod| {
-            Some((pod_end(pod).ok()?, port.and_then(|port| target_port(pod, port, protocol))))
+        let of_family = pods.filter_map(|pod| {
+            let end = pod_end(pod).ok()?;
+            let party = end.of(family)?;
+            Some(End { party, ..end })
         });
-        return ends.filter(|(end, _)| end.addresses.iter().any(|a| Family::of(a) == family)).collect();
+        return of_family.collect();
     }
-    let publish = spec.and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
-    let (mut ready, mut terminating) = (Vec::new(), Vec::new());
-    for slice in slices {
-        let same = |other: Option<&str>| {
-            port.is_none_or(|port| other.unwrap_or_default() == port.name.as_deref().unwrap_or_default())
-        };
-        let found =
-            slice.ports.iter().flatten().find(|p| {
-                same(p.name.as_deref()) && p.protocol.as_deref().unwrap_or("TCP") == protocol.name()
-            });
-        let target = found.and_then(|p| u16::try_from(p.port?).ok());
-        if found.is_none() && port.is_some() {
-            continue;
-        }
-        for endpoint in &slice.endpoints {
-            let Some(address) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok()) else {
-                continue;
-            };
-            if Family::of(&address) != family {
-                continue;
-            }
-            let end = world.at(address);
-            match state(endpoint) {
-                State::Ready => ready.push((end, target)),
-                State::Terminating => terminating.push((end, target)),
-                State::NotReady if publish => ready.push((end, target)),
-                State::NotReady => {}
-            }
-        }
-    }
-    // As kube-proxy does: those that end serve on where there are no others.
-    if ready.is_empty() { terminating } else { ready }
-}
-
-enum State {
-    Ready,
-    /// Serves on while it ends.
-    Terminating,
-    NotReady,
-}
-
-fn state(endpoint: &Endpoint) -> State {
-    let conditions = endpoint.conditions.clone().unwrap_or_default();
-    match (conditions.ready.unwrap_or(true), conditions.serving, conditions.terminating) {
-        (true, ..) => State::Ready,
-        (false, Some(true), Some(true)) => State::Terminating,
-        _ => State::NotReady,
-    }
-}
-
-fn target_port(pod: &Pod, port: &ServicePort, protocol: Protocol) -> Option<u16> {
-    match &port.target_port {
-        None => u16::try_from(port.port).ok(),
-        Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
-        Some(IntOrString::String(name)) => {
-            let record = crate::network_policy::PodRecord::from_api(pod, "");
-            record.named_ports.get(&(protocol, name.clone())).copied()
-        }
-    }
+    let ready = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    });
+    let addresses: BTreeSet<IpAddr> =
+        ready.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok()).collect();
+    addresses
+        .into_iter()
+        .filter(|address| Family::of(address) == family)
+        .map(|address| world.at(address))
+        .collect()
 }

@@ -153,7 +153,7 @@ fn a_service_is_its_endpoints_after_dnat() {
     ];
     let answer = ask(&objects, "web", "svc/db", "80");
     assert_eq!(answer.verdict, Outcome::Allowed);
-    assert_eq!(answer.service.unwrap().ports, ["TCP 80 (sql) → 10.244.2.12:5432"]);
+    assert_eq!(answer.translations[0].ports, ["TCP 80 (sql) → 10.244.2.12:5432"]);
     assert_eq!(answer.connections[0].port, Layer4::Port(Protocol::Tcp, 5432));
     assert_eq!(ask(&objects, "web", "10.96.0.9", "http").verdict, Outcome::Denied);
     assert_eq!(ask(&objects, "web", "foo/svc/db", "").verdict, Outcome::Partly);

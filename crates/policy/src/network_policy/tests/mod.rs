@@ -3,6 +3,7 @@
 
 mod explain;
 mod properties;
+mod routes;
 mod tables;
 mod tiers;
 

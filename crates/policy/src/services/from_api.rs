@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use super::{Backends, Guarded, HealthCheck, LocalEndpoints, ServiceChange, ServiceName, ServicePort};
+use crate::network_policy::PodRecord;
+use crate::network_policy::ir::{Cidr, Protocol};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
-use policy::network_policy::ir::{Cidr, Protocol};
-
-use super::super::health::{HealthCheck, LocalEndpoints};
-use super::{Backends, Guarded, ServiceChange, ServiceName, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// What of a Service concerns a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +150,16 @@ impl Service {
         (name_of(&service.metadata), Service::parse(service))
     }
 
+    /// Never empty.
+    pub fn cluster_ips(&self) -> &[IpAddr] {
+        &self.cluster_ips
+    }
+
+    /// `externalIPs`, and what a load balancer gave.
+    pub fn external_ips(&self) -> &BTreeSet<IpAddr> {
+        &self.external_ips
+    }
+
     fn parse(service: &v1::Service) -> Option<Service> {
         let spec = service.spec.as_ref()?;
         if spec.type_.as_deref() == Some("ExternalName") {
@@ -247,6 +257,37 @@ impl Slice {
         });
         let slice = Slice { ports: ports.collect(), endpoints: endpoints.collect() };
         Some(((meta.namespace.clone()?, service.clone()), slice))
+    }
+}
+
+impl Slice {
+    /// What a pod that a Service selects adds to it, where no EndpointSlices are: in manifests.
+    pub fn of_pod(service: &v1::Service, pod: &v1::Pod, node: &str) -> Slice {
+        let record = PodRecord::from_api(pod, node);
+        let spec = service.spec.as_ref();
+        let ports = spec.iter().flat_map(|spec| spec.ports.iter().flatten()).filter_map(|port| {
+            let protocol = Protocol::parse(port.protocol.as_deref().unwrap_or("TCP"))?;
+            let target = match &port.target_port {
+                None => port_number(port.port)?,
+                Some(IntOrString::Int(number)) => port_number(*number)?,
+                Some(IntOrString::String(name)) => *record.named_ports.get(&(protocol, name.clone()))?,
+            };
+            Some((port.name.clone().unwrap_or_default(), protocol, target))
+        });
+        // On its node's network it has that node's.
+        let status = pod.status.as_ref();
+        let hosts = status.and_then(|s| s.host_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.as_str());
+        let hosts = hosts.chain(status.and_then(|s| s.host_ip.as_deref())).filter_map(|ip| ip.parse().ok());
+        let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let addresses: BTreeSet<IpAddr> =
+            if on_host { hosts.collect() } else { record.addresses.iter().copied().collect() };
+        let endpoints = addresses.into_iter().map(|address| Endpoint {
+            address,
+            here: record.local,
+            state: State::Ready,
+            hints: None,
+        });
+        Slice { ports: ports.collect(), endpoints: endpoints.collect() }
     }
 }
 
