@@ -51,6 +51,17 @@ spec:
   - {name: c, image: cofferdam/tool, securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}
 "#;
 
+const STATEFUL: &str = r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: sly}
+spec:
+  selector: {matchLabels: {app: sly}}
+  template:
+    metadata: {labels: {app: sly}}
+    spec: {containers: [{name: c, image: busybox, securityContext: {privileged: true}}]}
+"#;
+
 struct Somebody<'a> {
     cluster: &'a Cluster,
     name: &'static str,
@@ -115,16 +126,22 @@ fn who_may_edit_a_namespace_gets_no_further() {
     );
     let made = jane.kubectl(&["-n", "team", "create", "deployment", "sly", "--image=busybox"]);
     assert!(made.status.success(), "{}", text(&made));
-    let line = audited(&cluster, "the Deployment's pod", |line| {
-        line["user"]["username"] == "system:serviceaccount:kube-system:replicaset-controller"
-            && line["responseStatus"]["code"] == 403
-    });
-    let said = line["responseStatus"]["message"].as_str().unwrap_or_default();
-    assert!(said.contains(r#"violates PodSecurity "restricted:latest""#), "{line}");
-    assert_eq!(
-        line["annotations"]["pod-security.kubernetes.io/enforce-policy"], "restricted:latest",
-        "{line}"
-    );
+    let path = cluster.data.join("sly.yaml");
+    fs::write(&path, STATEFUL).expect("write a manifest");
+    let made = jane.kubectl(&["-n", "team", "create", "-f", path.to_str().expect("a path")]);
+    assert!(made.status.success() && text(&made).contains("would violate"), "{}", text(&made));
+    for controller in ["replicaset-controller", "statefulset-controller"] {
+        let name = format!("system:serviceaccount:kube-system:{controller}");
+        let line = audited(&cluster, &format!("the pod of {controller}"), |line| {
+            line["user"]["username"] == *name && line["responseStatus"]["code"] == 403
+        });
+        let said = line["responseStatus"]["message"].as_str().unwrap_or_default();
+        assert!(said.contains(r#"violates PodSecurity "restricted:latest""#), "{line}");
+        assert_eq!(
+            line["annotations"]["pod-security.kubernetes.io/enforce-policy"], "restricted:latest",
+            "{line}"
+        );
+    }
 
     jane.is_refused(
         &["label", "--overwrite", "namespace", "team", "pod-security.kubernetes.io/enforce=privileged"],

@@ -9,7 +9,7 @@ use policy::network_policy::ir::Cidr;
 use policy::network_policy::table::{End, PortSet, Table};
 use serde::Serialize;
 
-use super::groups::{end_of, groups, workload};
+use super::groups::{called, end_of, groups, told_apart};
 use super::objects::Objects;
 use super::{family_name, fetch, files, pod_ranges};
 use crate::cluster::layout::Layout;
@@ -173,6 +173,7 @@ fn compare(before: &Objects, after: &Objects, range: Cidr) -> Result<Vec<Changed
 
 fn subjects(objects: [&Objects; 2], tables: &[Table; 2]) -> Result<Subjects> {
     // A workload's pods may be of several ends; then each is a subject of its own.
+    let apart = told_apart(objects.into_iter().zip(tables));
     let named = [0, 1].map(|side| {
         let mut ends: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, pod) in objects[side].pods.iter().enumerate() {
@@ -182,7 +183,7 @@ fn subjects(objects: [&Objects; 2], tables: &[Table; 2]) -> Result<Subjects> {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|_| on_host);
             // Each on a network of its own node.
             let node = node.map(|node| format!(" on {node}")).unwrap_or_default();
-            let ends = ends.entry(format!("{namespace}/{}{node}", workload(pod))).or_default();
+            let ends = ends.entry(format!("{namespace}/{}{node}", called(pod, &apart))).or_default();
             if !ends.contains(&end) {
                 ends.push(end);
             }
@@ -294,6 +295,42 @@ spec: { hostNetwork: true, containers: [{ name: c, image: db }] }
         let moved = changes(&format!("{PODS}---{}", policy(80)), host);
         assert!(moved.contains(&"default/web → default/db +all but TCP 80 -none".to_string()), "{moved:?}");
         assert!(moved.iter().all(|line| !line.contains("(gone)")), "{moved:?}");
+    }
+
+    #[test]
+    fn pods_of_a_stateful_set_are_replaced_by_name_and_told_apart_where_policies_do() {
+        let set = |replicas: u32, label: &str| {
+            format!(
+                "
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{ name: store }}
+spec:
+  replicas: {replicas}
+  template: {{ metadata: {{ labels: {{ app: {label} }} }}, spec: {{ containers: [{{ name: c, image: i }}] }} }}
+"
+            )
+        };
+        let before = format!("{PODS}---{}{}", policy(80), set(3, "other"));
+        // All of them at once, which become clients of the database.
+        assert_eq!(
+            changes(&before, &set(3, "web")),
+            ["default/store → default/db +TCP 80 -none"],
+            "one workload"
+        );
+        let first = policy(81)
+            .replace("metadata: { name: db }", "metadata: { name: first }")
+            .replace("matchLabels: { app: db }", "matchLabels: { apps.kubernetes.io/pod-index: '0' }");
+        let all = changes(&before, &first);
+        assert!(all.contains(&"default/web → default/store-0 +none -all but TCP 81".to_string()), "{all:?}");
+        assert!(!all.iter().any(|line| line.contains("→ default/store-1")), "{all:?}");
+        // Fewer of them.
+        let fewer = changes(&format!("{before}---{first}"), &set(2, "other"));
+        assert!(
+            !fewer.is_empty() && fewer.iter().all(|line| line.contains("default/store-2 (gone)")),
+            "{fewer:?}"
+        );
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! Manifests as a cluster: pods, and a pod for every template of a workload, become subjects; what is no part of the
 //! question is passed over.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
+use policy::workload::stateful_set::identity;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::groups::stateful_set;
 use super::objects::Objects;
 use crate::cli::manifests::{self, Manifest};
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// More pods of a StatefulSet than this are not told apart.
+const MOST_REPLICAS: i64 = 10_000;
 
 /// `namespace` is where objects without one are.
 pub fn read(names: &[String], namespace: &str) -> Result<Objects> {
@@ -48,9 +54,13 @@ fn put(objects: &mut Objects, manifest: Manifest, namespace: &str) -> Result<()>
         if !pod["metadata"].is_object() {
             pod["metadata"] = json!({});
         }
-        pod["metadata"]["name"] = name.into();
+        pod["metadata"]["name"] = name.as_str().into();
         pod["metadata"]["namespace"] = object["metadata"]["namespace"].clone();
-        objects.pods.push(typed(pod, &what)?);
+        if kind == "StatefulSet" {
+            objects.pods.extend(replicas(&object, &pod, &name, &what)?);
+        } else {
+            objects.pods.push(typed(pod, &what)?);
+        }
         return Ok(());
     }
     if let Some(resource) = api::registry::by_kind(&version, &kind) {
@@ -82,6 +92,26 @@ fn put(objects: &mut Objects, manifest: Manifest, namespace: &str) -> Result<()>
         _ => {}
     }
     Ok(())
+}
+
+/// The pods of a StatefulSet, one at the least: each has labels of its own, which a policy may mean.
+fn replicas(set: &Value, pod: &Value, name: &str, what: &str) -> Result<Vec<Pod>> {
+    let number = |at: &str| set.pointer(at).and_then(Value::as_i64);
+    let count = number("/spec/replicas").unwrap_or(1).max(1);
+    if count > MOST_REPLICAS {
+        bail!("{what}: spec.replicas: more than {MOST_REPLICAS} pods are not told apart");
+    }
+    let start = number("/spec/ordinals/start").unwrap_or(0);
+    let owner = json!([{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": "", "controller": true }]);
+    let one = |ordinal: i64| {
+        let mut pod: Pod = typed(pod.clone(), what)?;
+        let own = format!("{name}-{ordinal}");
+        pod.metadata.labels.get_or_insert_default().extend(identity(&own, ordinal));
+        pod.metadata.name = Some(own);
+        pod.metadata.owner_references = Some(typed(owner.clone(), what)?);
+        Ok(pod)
+    };
+    (start..start + count).map(one).collect()
 }
 
 fn typed<T: DeserializeOwned>(object: Value, what: &str) -> Result<T> {
@@ -128,6 +158,10 @@ pub fn apply(old: &Objects, new: Objects) -> Objects {
         }
         all
     }
+    // Of a StatefulSet that is replaced, those go that are too many.
+    let sets: BTreeSet<_> = new.pods.iter().filter_map(stateful_set).collect();
+    let goes = |pod: &&Pod| stateful_set(pod).is_some_and(|set| sets.contains(&set));
+    let old_pods: Vec<Pod> = old.pods.iter().filter(|pod| !goes(pod)).cloned().collect();
     // A pod that runs keeps its address: a manifest has none.
     let pods = new.pods.into_iter().map(|mut pod: Pod| {
         let same = |other: &&Pod| {
@@ -145,7 +179,7 @@ pub fn apply(old: &Objects, new: Objects) -> Objects {
     let known = |n: &Namespace| old.namespaces.iter().any(|o| o.metadata.name == n.metadata.name);
     let namespaces = new.namespaces.into_iter().filter(|n| !(bare(n) && known(n))).collect();
     let mut all = Objects {
-        pods: put(&old.pods, pods.collect()),
+        pods: put(&old_pods, pods.collect()),
         namespaces: put(&old.namespaces, namespaces),
         nodes: put(&old.nodes, new.nodes),
         policies: put(&old.policies, new.policies),

@@ -56,17 +56,18 @@ pub fn groups(objects: &Objects, table: &Table, namespace: Option<&str>) -> Vec<
     let mut by_end: BTreeMap<(String, usize), (BTreeSet<String>, usize)> = BTreeMap::new();
     // Those on their nodes' network.
     let mut on_host: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+    let apart = told_apart([(objects, table)]);
     for (index, pod) in objects.pods.iter().enumerate() {
         let Some(end) = table.end_of_pod(index) else {
             if let Some(end) = end_of(objects, table, index) {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                on_host.entry(end).or_default().insert(format!("{namespace}/{}", workload(pod)));
+                on_host.entry(end).or_default().insert(format!("{namespace}/{}", called(pod, &apart)));
             }
             continue;
         };
         let of = pod.metadata.namespace.clone().unwrap_or_default();
         let entry = by_end.entry((of, end)).or_default();
-        entry.0.insert(workload(pod));
+        entry.0.insert(called(pod, &apart));
         entry.1 += 1;
     }
     let mut groups = Vec::new();
@@ -118,8 +119,40 @@ fn written(names: &BTreeSet<String>) -> String {
     format!("{}{more}", shown.join(","))
 }
 
+/// Namespace and name of the StatefulSet whose pod it is.
+pub fn stateful_set(pod: &Pod) -> Option<(&str, &str)> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == "StatefulSet")?;
+    Some((pod.metadata.namespace.as_deref().unwrap_or_default(), &owner.name))
+}
+
+/// StatefulSets whose pods policies tell apart on a side.
+pub fn told_apart<'a>(
+    sides: impl IntoIterator<Item = (&'a Objects, &'a Table)>,
+) -> BTreeSet<(&'a str, &'a str)> {
+    let mut apart = BTreeSet::new();
+    for (objects, table) in sides {
+        let mut ends = BTreeMap::new();
+        for (index, pod) in objects.pods.iter().enumerate() {
+            let (Some(set), Some(end)) = (stateful_set(pod), table.end_of_pod(index)) else { continue };
+            if *ends.entry(set).or_insert(end) != end {
+                apart.insert(set);
+            }
+        }
+    }
+    apart
+}
+
+/// What a pod is called: as its workload or, where its StatefulSet's pods are told apart, by its own name, which stays.
+pub fn called(pod: &Pod, apart: &BTreeSet<(&str, &str)>) -> String {
+    match stateful_set(pod).filter(|set| apart.contains(set)) {
+        Some(_) => pod.metadata.name.clone().unwrap_or_default(),
+        None => workload(pod),
+    }
+}
+
 /// The Deployment, or whatever owns the pod; else the pod.
-pub fn workload(pod: &Pod) -> String {
+fn workload(pod: &Pod) -> String {
     let meta = &pod.metadata;
     let owners = meta.owner_references.iter().flatten();
     let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else {

@@ -296,6 +296,40 @@ spec:
         assert_eq!(row[1..], ["nodes", "with", "foo/agent", "-", "all", "·", "·", "·"], "{text}");
     }
 
+    const SET: &str = "
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: { name: store, namespace: foo }
+spec:
+  replicas: 3
+  selector: { matchLabels: { app: store } }
+  template:
+    metadata: { labels: { app: store } }
+    spec: { containers: [{ name: c, image: store }] }
+";
+    const FIRST: &str = "
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: first, namespace: foo }
+spec:
+  podSelector: { matchLabels: { statefulset.kubernetes.io/pod-name: store-0 } }
+  ingress: [{ ports: [{ port: 1 }] }]
+";
+
+    #[test]
+    fn the_pods_of_a_stateful_set_are_one_row_until_a_policy_tells_them_apart() {
+        let text = printed(&format!("{SHOP}{SET}"), 1, "text");
+        let rows = |text: &str| -> Vec<String> {
+            let rows = text.lines().filter(|line| line.contains("foo/store"));
+            rows.map(|line| line.split("  ").nth(1).unwrap_or_default().trim().to_owned()).collect()
+        };
+        assert_eq!(rows(&text), ["foo/store (3)"], "{text}");
+        let text = printed(&format!("{SHOP}{SET}{FIRST}"), 1, "text");
+        assert_eq!(rows(&text), ["foo/store-0", "foo/store-1,store-2 (2)"], "{text}");
+    }
+
     #[test]
     fn families_that_differ_have_a_table_each() {
         let both = printed(SHOP, 2, "text");

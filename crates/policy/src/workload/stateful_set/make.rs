@@ -49,8 +49,8 @@ pub fn pod(set: &StatefulSet, owner: &OwnerReference, revision: Revision<'_>, or
     pod
 }
 
-/// The labels by which a Service or a policy can mean this one pod.
-fn identity(name: &str, ordinal: i64) -> BTreeMap<String, String> {
+/// The labels by which a Service or a policy can mean the pod of that name alone.
+pub fn identity(name: &str, ordinal: i64) -> BTreeMap<String, String> {
     [(POD_NAME.to_owned(), name.to_owned()), (POD_INDEX.to_owned(), ordinal.to_string())].into()
 }
 

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-pub use make::{Revision, ordinal};
+pub use make::{Revision, identity, ordinal};
 
 use super::history::revision_of;
 use super::{is_finished, is_going, is_ready, name_of, until_available};
