@@ -193,7 +193,8 @@ impl Policy {
 
     /// The policy of a namespace with these labels, `defaults` where it has none, and which labels cannot be read. It fails
     /// closed: an unreadable level is enforced as `restricted` (and, as upstream does, not audited or warned of), an
-    /// unreadable version is the latest.
+    /// unreadable version is the latest. Where a label asks to enforce more than is warned of, that is warned of too, unless
+    /// a label says what is.
     pub fn of_labels(labels: &BTreeMap<String, String>, defaults: Policy) -> (Policy, Vec<LabelError>) {
         let (mut policy, mut errors) = (defaults, Vec::new());
         for mode in Mode::ALL {
@@ -211,6 +212,17 @@ impl Policy {
                     errors.push(LabelError { label: mode.version_label(), value: value.clone(), detail });
                     Version::Latest
                 });
+            }
+        }
+        let is_enforced =
+            labels.get(Mode::Enforce.level_label()).is_some_and(|level| level.parse::<Level>().is_ok());
+        if is_enforced
+            && !labels.contains_key(Mode::Warn.level_label())
+            && policy.enforce.level > policy.warn.level
+        {
+            policy.warn.level = policy.enforce.level;
+            if !labels.contains_key(Mode::Warn.version_label()) {
+                policy.warn.version = policy.enforce.version;
             }
         }
         (policy, errors)

@@ -98,7 +98,29 @@ fn a_namespaces_labels_make_its_policy() {
     type Pairs<'a> = &'a [(&'a str, &'a str)];
     let table: &[(Pairs<'_>, [&str; 3], Pairs<'_>)] = &[
         (&[], ["baseline:v1.30"; 3], &[]),
-        (&[("enforce", "restricted")], ["restricted:v1.30", "baseline:v1.30", "baseline:v1.30"], &[]),
+        // Who is enforced more than warned of is warned of that, unless a label says otherwise.
+        (&[("enforce", "restricted")], ["restricted:v1.30", "baseline:v1.30", "restricted:v1.30"], &[]),
+        (
+            &[("enforce", "restricted"), ("enforce-version", "v1.7")],
+            ["restricted:v1.7", "baseline:v1.30", "restricted:v1.7"],
+            &[],
+        ),
+        (
+            &[("enforce", "restricted"), ("enforce-version", "v1.7"), ("warn-version", "v1.8")],
+            ["restricted:v1.7", "baseline:v1.30", "restricted:v1.8"],
+            &[],
+        ),
+        (
+            &[("enforce", "restricted"), ("warn", "baseline")],
+            ["restricted:v1.30", "baseline:v1.30", "baseline:v1.30"],
+            &[],
+        ),
+        (&[("enforce", "privileged")], ["privileged:v1.30", "baseline:v1.30", "baseline:v1.30"], &[]),
+        (
+            &[("enforce", "x")],
+            ["restricted:v1.30", "baseline:v1.30", "baseline:v1.30"],
+            &[("enforce", "must be one of privileged, baseline, restricted")],
+        ),
         (
             &[("warn", "privileged"), ("warn-version", "latest"), ("audit-version", "v1.3")],
             ["baseline:v1.30", "baseline:v1.3", "privileged:latest"],
