@@ -579,6 +579,16 @@ impl Tracked for Node {
                 world.daemon_set_queue.add(key_of(&set.metadata));
             }
         }
+        if let Some(node) = endpoints::moved(change) {
+            let on_it = |pod: &&Arc<Pod>| pod.spec.as_ref().and_then(|s| s.node_name.as_ref()) == Some(&node);
+            let pods = world.pods.all();
+            for service in world.services.all() {
+                let same = |pod: &&Arc<Pod>| pod.metadata.namespace == service.metadata.namespace;
+                if pods.iter().filter(on_it).filter(same).any(|pod| endpoints::selects(&service, pod)) {
+                    world.endpoints_queue.add(key_of(&service.metadata));
+                }
+            }
+        }
         match (&change.new, &change.old) {
             (Some(node), _) => world.node_queue.add(key_of(&node.metadata).1),
             (None, Some(node)) => world.node_queue.add_after(key_of(&node.metadata).1, node::QUARANTINE),

@@ -1,10 +1,10 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Endpoints;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::cluster::{Cluster, deployment, eventually, from, pod};
@@ -243,6 +243,37 @@ async fn endpoint_slices_follow_the_readiness_of_pods() {
         (none && legacy.get_opt("web").await.unwrap().is_none()).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_say_in_which_zone_their_nodes_are_now() {
+    let cluster = Cluster::start(&["node-1"]).await;
+    let zone = async |zone: serde_json::Value| {
+        let labels = json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": zone } } });
+        let nodes = cluster.all::<Node>();
+        nodes.patch("node-1", &PatchParams::default(), &Patch::Merge(labels)).await.unwrap();
+    };
+    zone(json!("a")).await;
+    let service = json!({ "metadata": { "name": "web" }, "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }],
+        "trafficDistribution": "PreferClose" } });
+    cluster.create::<Service>(service).await;
+    cluster.create::<Pod>(pod("web", json!({}))).await;
+    let slices = cluster.api::<EndpointSlice>();
+    let said = async || {
+        let slices = slices.list(&ListParams::default()).await.unwrap().items;
+        let mut endpoints = slices.into_iter().flat_map(|slice| slice.endpoints);
+        let endpoint =
+            endpoints.find(|endpoint| endpoint.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))?;
+        let hints = endpoint.hints.and_then(|hints| hints.for_zones);
+        Some((endpoint.zone, hints.map(|zones| zones[0].name.clone())))
+    };
+    for (label, expected) in [(json!("a"), Some("a")), (json!("b"), Some("b")), (json!(null), None)] {
+        zone(label).await;
+        let expected = expected.map(str::to_string);
+        let what = format!("endpoints in zone {expected:?}");
+        eventually(&what, async || (said().await? == (expected.clone(), expected.clone())).then_some(()))
+            .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

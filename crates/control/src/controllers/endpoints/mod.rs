@@ -13,11 +13,12 @@ mod trigger;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
+use policy::services::ZONE;
 
-use super::cache::Key;
+use super::cache::{Change, Key};
 use super::{Error, World, gone_is_fine};
 pub(super) use desired::{is_affected, selects};
 use slices::{Plan, Shape};
@@ -52,10 +53,7 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     delete_all(world, &key, mirror::CONTROLLER).await?;
     let pods = world.pods.in_namespace(&key.0);
     let pods: Vec<_> = pods.into_iter().filter(|pod| selects(&service, pod)).collect();
-    let zone = |node: &str| {
-        let node = world.nodes.get(&(String::new(), node.to_string()))?;
-        node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
-    };
+    let zone = |node: &str| zone_of(&*world.nodes.get(&(String::new(), node.to_string()))?).cloned();
     let changed = world.triggers().changed(&key, &service, &pods);
     let shape = Shape {
         labels: desired::labels(&service, &key.1),
@@ -71,6 +69,17 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     carry_out(world, &key, CONTROLLER, slices::plan(&have, wanted, &shape)).await?;
     legacy::sync(world, &key, &service, &pods, shape.changed).await?;
     Ok(None)
+}
+
+fn zone_of(node: &Node) -> Option<&String> {
+    node.metadata.labels.as_ref()?.get(ZONE)
+}
+
+/// The node whose endpoints are in another zone now: it stands in their slices, and so do hints by it.
+pub(super) fn moved(change: &Change<Node>) -> Option<String> {
+    let zone = |node: &Option<Arc<Node>>| node.as_deref().and_then(zone_of).cloned();
+    let node = change.new.as_ref().or(change.old.as_ref())?;
+    (zone(&change.old) != zone(&change.new)).then(|| node.metadata.name.clone()).flatten()
 }
 
 /// The Service a slice of one of our two controllers belongs to.
