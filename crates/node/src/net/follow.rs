@@ -36,7 +36,7 @@ pub enum Failure {
 
 /// Follows Services and EndpointSlices, writes what they ask into the node's table, and answers their health checks, from
 /// their first lists on; ends only with its watches. What could not be done is told to `failed`, and tried again with the
-/// Service's next event.
+/// Service's next event; the port of a health check also after a while.
 pub async fn follow(client: kube::Client, net: Arc<NodeNet>, node: String, failed: impl Fn(Failure)) {
     // The watchers tell of their errors by trying again; what they have listed stays as it was.
     let all_services = watcher(Api::<v1::Service>::all(client.clone()), watcher::Config::default())
@@ -54,7 +54,15 @@ pub async fn follow(client: kube::Client, net: Arc<NodeNet>, node: String, faile
     let mut seen = Seen { node, ..Seen::default() };
     let mut written = false;
     let mut checks = HealthChecks::default();
-    while let Some(batch) = events.next().await {
+    loop {
+        let batch = tokio::select! {
+            batch = events.next() => batch,
+            () = checks.due() => {
+                checks.retry().await.into_iter().for_each(|error| failed(Failure::HealthCheck(error)));
+                continue;
+            }
+        };
+        let Some(batch) = batch else { return };
         batch.into_iter().for_each(|event| seen.take(event));
         // A Service without its endpoints would refuse connections: nothing is written before both are listed.
         if !(seen.services_listed && seen.slices_listed) {

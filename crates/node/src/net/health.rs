@@ -2,7 +2,7 @@
 //! `healthCheckNodePort` of each Service of type LoadBalancer under `externalTrafficPolicy: Local`, as kube-proxy has it
 //! (`pkg/proxy/healthcheck/service_health.go`). It answers from what was last written into the node's table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,11 +17,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use policy::services::{HealthCheck, LocalEndpoints, ServiceName};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 /// Connections of one Service's balancers at a time; more wait.
 const MOST_CONNECTIONS: usize = 64;
 /// A connection over which nothing is asked for this long is closed.
 const IDLE: Duration = Duration::from_secs(30);
+/// After how long a port that something else has is tried again, ever longer, up to the latter.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(120);
 /// For balancers that weigh nodes by their endpoints.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
 
@@ -39,6 +43,11 @@ pub struct HealthCheckError {
 pub struct HealthChecks {
     wanted: BTreeMap<ServiceName, HealthCheck>,
     listening: BTreeMap<u16, Listening>,
+    healthy: bool,
+    /// Ports that something else had when they were last tried.
+    refused: BTreeSet<u16>,
+    /// When those are tried again, and how long that was waited for.
+    retry: Option<(Instant, Duration)>,
 }
 
 #[derive(Debug)]
@@ -63,18 +72,42 @@ struct State {
 
 impl HealthChecks {
     /// Takes in what became of these Services' checks (None: the Service has none), and whether the table has what they are
-    /// about. Says which ports could not be listened on; those are tried again with the Service's next change.
+    /// about. Says which ports could not be listened on; those are tried again with the Service's next change, and by
+    /// [`HealthChecks::retry`].
     pub async fn change(
         &mut self,
         changes: impl IntoIterator<Item = (ServiceName, Option<HealthCheck>)>,
         healthy: bool,
     ) -> Vec<HealthCheckError> {
+        self.healthy = healthy;
         for (service, check) in changes {
             match check {
-                Some(check) => drop(self.wanted.insert(service, check)),
+                Some(check) => {
+                    self.refused.remove(&check.port);
+                    self.wanted.insert(service, check);
+                }
                 None => drop(self.wanted.remove(&service)),
             }
         }
+        self.settle().await
+    }
+
+    /// Comes back when ports that something else had are to be tried again; never, if there are none.
+    pub async fn due(&self) {
+        match self.retry {
+            Some((at, _)) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tries those again, and says which still cannot be listened on.
+    pub async fn retry(&mut self) -> Vec<HealthCheckError> {
+        self.refused.clear();
+        self.settle().await
+    }
+
+    async fn settle(&mut self) -> Vec<HealthCheckError> {
+        let healthy = self.healthy;
         let states: BTreeMap<u16, State> = self
             .wanted
             .iter()
@@ -89,10 +122,14 @@ impl HealthChecks {
             // The port is free only when the task is gone; it was told to go, so how it ends is no news.
             drop((&mut listening.task).await);
         }
+        self.refused.retain(|port| states.contains_key(port));
         let mut failed = Vec::new();
         for (port, state) in states {
             if let Some(listening) = self.listening.get(&port) {
                 *listening.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+                continue;
+            }
+            if self.refused.contains(&port) {
                 continue;
             }
             match listen(port) {
@@ -103,6 +140,13 @@ impl HealthChecks {
                 }
                 Err(error) => failed.push(HealthCheckError { service: state.service, port, error }),
             }
+        }
+        self.refused.extend(failed.iter().map(|failure| failure.port));
+        if self.refused.is_empty() {
+            self.retry = None;
+        } else if !failed.is_empty() || self.retry.is_none() {
+            let wait = self.retry.map_or(FIRST_RETRY, |(_, waited)| (2 * waited).min(LONGEST_RETRY));
+            self.retry = Some((Instant::now() + wait, wait));
         }
         failed
     }
@@ -240,6 +284,33 @@ mod tests {
             assert_eq!(ask(port).await, expected, "{what}");
         }
         drop(checks);
+    }
+
+    /// However many changes of other Services come by, and with nobody's change at all.
+    #[tokio::test]
+    async fn a_port_that_somebody_else_has_is_taken_when_it_is_free() {
+        let held = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = held.local_addr().unwrap().port();
+        let mut checks = HealthChecks::default();
+        assert_eq!(checks.change([(named("a"), check(port, 2))], true).await.len(), 1);
+        assert!(
+            checks.change([(named("b"), None)], true).await.is_empty(),
+            "it is not tried with each change"
+        );
+        checks.due().await;
+        assert_eq!(checks.retry().await.len(), 1, "and told of each time that it is");
+        assert_eq!(checks.retry.map(|(_, wait)| wait), Some(2 * FIRST_RETRY), "ever less often");
+        drop(held);
+        checks.due().await;
+        assert!(checks.retry().await.is_empty());
+        assert_eq!(ask(port).await.map(|(status, ..)| status), Some(200));
+        assert!(checks.retry.is_none());
+        // Nor is it waited for a port that nobody wants any more.
+        let held = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = held.local_addr().unwrap().port();
+        assert_eq!(checks.change([(named("c"), check(port, 1))], true).await.len(), 1);
+        assert!(checks.change([(named("c"), None)], true).await.is_empty());
+        assert!(checks.retry.is_none());
     }
 
     #[test]
