@@ -122,6 +122,22 @@ fn services(cluster: &Cluster) {
             until(cluster, &command, |text| text.trim() == expected);
         }
     }
+    // A pod knows both addresses, so whichever it may reach will do.
+    let listed = cluster.ok(&["exec", "client", "--", "/bin/tool", "cat", "/etc/resolv.conf"]);
+    let servers: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("nameserver ")).collect();
+    assert_eq!(servers, ["10.96.0.10", "fd00:cf:96::a"]);
+    for (family, one_address) in [("::/0", "AAAA"), ("0.0.0.0/0", "A")] {
+        cluster.apply(&format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: one-family}}, spec: {{podSelector: {{}}, \
+             policyTypes: [Egress], egress: [{{to: [{{ipBlock: {{cidr: '{family}'}}}}]}}]}}}}"
+        ));
+        let barred = servers[usize::from(family != "::/0")];
+        until(cluster, &["resolve", "both", "A", "--server", barred], |text| !text.contains("both.default"));
+        let address = &addresses[usize::from(one_address == "AAAA")];
+        let expected = format!("both.default.svc.cluster.local {one_address} {address}");
+        until(cluster, &["resolve", "both", one_address], |text| text.trim() == expected);
+    }
+    cluster.ok(&["delete", "networkpolicy", "one-family"]);
     for (kind, address) in [("A", "10.244.2.2"), ("AAAA", "fd00:cf:244:2::2")] {
         until(cluster, &["resolve", "bare", kind], |text| {
             text.trim().ends_with(&format!(" {kind} {address}"))

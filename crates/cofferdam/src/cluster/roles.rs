@@ -135,7 +135,7 @@ pub fn agent() -> Result<()> {
         mtu: file.mtu,
         cluster_id: file.cluster.id.clone(),
         nodes: file.cluster.nodes,
-        cluster_dns: file.cluster.dns_address(),
+        cluster_dns: file.cluster.dns_addresses().unwrap_or_default(),
         sockets_dir: format!("/proc/self/fd/{}", sockets.as_raw_fd()).into(),
         run_dir: "/run/cofferdam".into(),
         pods_dir: "/var/lib/cofferdam/pods".into(),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
@@ -38,8 +38,8 @@ pub struct Config {
     pub v4: Network<Ipv4Addr>,
     /// None where the cluster has no IPv6.
     pub v6: Option<Network<Ipv6Addr>>,
-    /// The address of the cluster's name service; None if it has none.
-    pub cluster_dns: Option<Ipv4Addr>,
+    /// The addresses of the cluster's name service, one of each family, as the kubelet's `--cluster-dns`; none if it has none.
+    pub cluster_dns: Vec<IpAddr>,
     pub mtu: u32,
     /// Holds `control.sock`, the API server's for this node, and is given `agent.sock`. To be where no pod gets at it.
     pub sockets_dir: PathBuf,

@@ -39,9 +39,8 @@ pub fn write(
 ) -> Result<Vec<(&'static str, String)>, (PathBuf, io::Error)> {
     let dir = config.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
     let node_hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let cluster = config
-        .cluster_dns
-        .map(|address| ClusterDns { servers: vec![address.to_string()], domain: CLUSTER_DOMAIN.to_owned() });
+    let servers: Vec<String> = config.cluster_dns.iter().map(IpAddr::to_string).collect();
+    let cluster = (!servers.is_empty()).then(|| ClusterDns { servers, domain: CLUSTER_DOMAIN.to_owned() });
     let dns = pod_dns::resolve(pod, &node_resolv_conf(config), cluster.as_ref());
     let files = [
         ("etc-hosts", hosts(pod, effective, ips, &node_hosts)),
