@@ -10,6 +10,7 @@ pub mod node_facts;
 pub mod pod_dns;
 pub mod pod_security;
 pub mod rbac;
+pub mod reach;
 pub mod resources;
 pub mod scheduling;
 pub mod seccomp;

@@ -18,6 +18,7 @@ pub mod out;
 mod plan;
 mod plan_env;
 mod pods;
+mod reach;
 mod remote;
 mod status;
 mod table;
@@ -108,6 +109,8 @@ enum Command {
     },
     /// Whether one end may reach another on a port, and which policies and rules say so.
     Why(why::WhyArgs),
+    /// What somebody who runs an image of their own in a pod can reach: node, API server and network, each edge with a witness.
+    Reach(reach::ReachArgs),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     #[command(hide = true)]
@@ -261,6 +264,7 @@ pub fn run(cli: Cli) -> Result<i32> {
         }
         Command::Netpol { command } => netpol::run(&layout, &command),
         Command::Why(args) => why::run(&layout, &args),
+        Command::Reach(args) => reach::run(&layout, &args),
         Command::Kubeconfig(args) => {
             kubeconfig::run(&layout, &args)?;
             Ok(0)

@@ -1,7 +1,7 @@
 //! `cofferdam why`: whether one end may reach another, with every policy, rule and kernel element that decides.
 
-mod live;
-mod verdict;
+pub(super) mod live;
+pub(super) mod verdict;
 
 use std::io::Write;
 

@@ -4,7 +4,7 @@
 mod cluster;
 mod network;
 mod node_use;
-mod observe;
+pub mod observe;
 mod security;
 
 use std::{

@@ -56,7 +56,7 @@ pub(super) fn fetch(layout: &Layout) -> Result<Objects> {
 
 /// The ranges that pods have their addresses from, IPv4's first; IPv6's where the cluster has it. Without a cluster,
 /// `objects` say whether IPv6 is meant: a pod has an address of it, or a policy speaks of one.
-fn pod_ranges(layout: &Layout, objects: &[&Objects]) -> Result<Vec<Cidr>> {
+pub(super) fn pod_ranges(layout: &Layout, objects: &[&Objects]) -> Result<Vec<Cidr>> {
     let (v4, v6) = match layout.read_if_any()? {
         Some(cluster) => (cluster.pod_cidr, cluster.v6.map(|v6| v6.pod_cidr)),
         None => {

@@ -79,7 +79,7 @@ impl Objects {
 }
 
 /// All objects of a kind. A server that does not know the kind has none.
-async fn all<K>(client: &kube::Client) -> Result<Vec<K>>
+pub async fn all<K>(client: &kube::Client) -> Result<Vec<K>>
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
     K::DynamicType: Default,

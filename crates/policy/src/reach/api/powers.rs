@@ -1,0 +1,139 @@
+//! What an identity may do that leads further than its own work.
+
+use super::{Access, Claim, Identity, Question, World, claim};
+use crate::rbac::{Grant, Request, Target};
+
+/// A verb on a resource, and what it is worth.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Power {
+    pub verb: &'static str,
+    pub group: &'static str,
+    pub resource: &'static str,
+    pub subresource: &'static str,
+    /// What whoever has it reaches.
+    pub gives: &'static str,
+}
+
+impl Power {
+    const fn new(
+        verb: &'static str,
+        path: (&'static str, &'static str, &'static str),
+        gives: &'static str,
+    ) -> Power {
+        Power { verb, group: path.0, resource: path.1, subresource: path.2, gives }
+    }
+
+    /// `create pods/exec`.
+    pub fn words(&self) -> String {
+        let slash = if self.subresource.is_empty() { "" } else { "/" };
+        format!("{} {}{slash}{}", self.verb, self.resource, self.subresource)
+    }
+}
+
+const RBAC: &str = crate::rbac::GROUP;
+
+/// Ordered by what they are worth.
+pub static POWERS: [Power; 24] = [
+    Power::new("*", ("*", "*", ""), "everything"),
+    Power::new("escalate", (RBAC, "clusterroles", ""), "roles with more than its own rights"),
+    Power::new("bind", (RBAC, "clusterroles", ""), "every ClusterRole, for itself"),
+    Power::new("escalate", (RBAC, "roles", ""), "roles with more than its own rights"),
+    Power::new("impersonate", ("", "users", ""), "everybody's rights"),
+    Power::new("impersonate", ("", "groups", ""), "every group's rights"),
+    Power::new("impersonate", ("", "serviceaccounts", ""), "every ServiceAccount's rights"),
+    Power::new("create", ("", "serviceaccounts", "token"), "tokens of ServiceAccounts"),
+    Power::new("create", ("", "pods", ""), "pods: Secrets and ServiceAccounts of their namespace"),
+    Power::new("create", ("apps", "deployments", ""), "pods: Secrets and ServiceAccounts of their namespace"),
+    Power::new("create", ("apps", "replicasets", ""), "pods: Secrets and ServiceAccounts of their namespace"),
+    Power::new("create", ("apps", "daemonsets", ""), "pods on every node"),
+    Power::new(
+        "create",
+        ("apps", "statefulsets", ""),
+        "pods: Secrets and ServiceAccounts of their namespace",
+    ),
+    Power::new("create", ("batch", "jobs", ""), "pods: Secrets and ServiceAccounts of their namespace"),
+    Power::new("create", ("batch", "cronjobs", ""), "pods: Secrets and ServiceAccounts of their namespace"),
+    Power::new(
+        "create",
+        ("", "replicationcontrollers", ""),
+        "pods: Secrets and ServiceAccounts of their namespace",
+    ),
+    Power::new("create", ("", "pods", "exec"), "commands in pods that run"),
+    Power::new("create", ("", "pods", "attach"), "the terminals of pods that run"),
+    Power::new("patch", ("", "pods", "ephemeralcontainers"), "containers in pods that run"),
+    Power::new("get", ("", "secrets", ""), "Secrets"),
+    Power::new("list", ("", "secrets", ""), "Secrets"),
+    Power::new("create", ("networking.k8s.io", "networkpolicies", ""), "the network of its namespaces"),
+    Power::new("patch", ("", "namespaces", ""), "what Pod Security enforces in them"),
+    Power::new("patch", ("", "nodes", ""), "where pods run"),
+];
+
+/// The grant of a power, in one namespace ("" for all of them).
+pub(super) fn grant<'a>(
+    who: &'a Identity,
+    power: &'static Power,
+    namespace: &'a str,
+    name: &'a str,
+    world: &World<'a>,
+) -> Option<Grant<'a>> {
+    let Power { verb, group, resource, subresource, .. } = power;
+    let target = Target::Resource { group, resource, subresource, namespace, name };
+    world.rbac.decide(who.requester(), &Request { verb, target }).ok()
+}
+
+pub(super) fn claims(who: &Identity, world: &World<'_>) -> Vec<Claim> {
+    let (mut claims, mut refused) = (Vec::new(), Vec::new());
+    for power in &POWERS {
+        let everywhere = grant(who, power, "", "", world).map(|grant| (String::new(), grant.to_string()));
+        let found: Vec<(String, String)> = match everywhere {
+            Some(found) => vec![found],
+            None => {
+                let places = world.namespaces.iter().map(|place| place.name.as_str());
+                let granted = places.filter_map(|place| Some((place, grant(who, power, place, "", world)?)));
+                granted.map(|(place, grant)| (place.to_owned(), grant.to_string())).collect()
+            }
+        };
+        let access = |namespace: &str| Access { power, namespace: namespace.to_owned(), name: String::new() };
+        if found.is_empty() {
+            refused.push(power);
+            continue;
+        }
+        let names: Vec<&str> = found.iter().map(|(namespace, _)| namespace.as_str()).collect();
+        let place = match names.as_slice() {
+            [""] => "in every namespace".to_owned(),
+            [one] => format!("in namespace {one}"),
+            many => format!("in namespaces {}", many.join(", ")),
+        };
+        let any_of = names.iter().map(|namespace| access(namespace)).collect();
+        claims.push(Claim {
+            target: format!("{}: {} {place}", power.gives, power.words()),
+            because: found[0].1.clone(),
+            remedy: Some(
+                "a Role with the verbs, resources and resourceNames that its work needs, and no more",
+            ),
+            ..claim("rights", Question::Access { who: who.clone(), any_of }, true)
+        });
+        // Who may do everything need not be told each.
+        if power.verb == "*" && names == [""] {
+            return claims;
+        }
+    }
+    let any_of = refused
+        .iter()
+        .flat_map(|power| {
+            let mut places = vec![""];
+            places.extend(world.namespaces.iter().map(|place| place.name.as_str()));
+            places.into_iter().map(|place| Access { power, namespace: place.to_owned(), name: String::new() })
+        })
+        .collect();
+    let other = if claims.is_empty() { "" } else { " other" };
+    claims.push(Claim {
+        target: format!(
+            "none{other} of {} rights that lead further: to Secrets, pods, roles, others' identities",
+            POWERS.len()
+        ),
+        because: "no role that is bound to it allows that".into(),
+        ..claim("rights", Question::Access { who: who.clone(), any_of }, false)
+    });
+    claims
+}
