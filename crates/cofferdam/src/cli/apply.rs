@@ -21,6 +21,7 @@ const JSON: &str = "application/json";
 #[command(after_help = "Examples:
   cofferdam apply -f pod.yaml
   cofferdam apply -f manifests/ -R
+  cofferdam apply -f pod.yaml --server-side
   cat pod.yaml | cofferdam apply -f -")]
 pub struct ApplyArgs {
     /// A file, a directory, or - for standard input; may be given again.
@@ -36,6 +37,15 @@ pub struct ApplyArgs {
     /// checks.
     #[arg(long, value_enum, default_value = "none")]
     pub dry_run: DryRun,
+    /// Let the server merge: it knows who owns which field, and refuses to take one from another owner.
+    #[arg(long)]
+    pub server_side: bool,
+    /// Take fields from other owners.
+    #[arg(long, requires = "server_side")]
+    pub force_conflicts: bool,
+    /// As whom to apply server-side.
+    #[arg(long, value_name = "NAME", default_value = "kubectl", requires = "server_side")]
+    pub field_manager: String,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,7 +106,6 @@ async fn one(remote: &Remote, args: &ApplyArgs, manifest: &Manifest) -> Result<S
             ),
         }
     }
-    let modified = prepared(&manifest.object, resource, &namespace)?;
     let collection = resource.path(Some(&namespace));
     let path = format!("{collection}/{name}");
     let suffix = match args.dry_run {
@@ -106,6 +115,11 @@ async fn one(remote: &Remote, args: &ApplyArgs, manifest: &Manifest) -> Result<S
     };
     let done = |what: &str| format!("{}/{name} {what}{suffix}", resource.prefix());
 
+    if args.server_side {
+        server_side(remote, args, &path, manifest).await?;
+        return Ok(done("serverside-applied"));
+    }
+    let modified = prepared(&manifest.object, resource, &namespace)?;
     let current = match remote.get(&path, JSON).await {
         Ok(current) => current,
         Err(error) if remote::reason(&error) == "NotFound" => {
@@ -164,6 +178,28 @@ async fn one(remote: &Remote, args: &ApplyArgs, manifest: &Manifest) -> Result<S
             })?;
     }
     Ok(done("configured"))
+}
+
+/// The server does it all; what it refuses for other owners' sake can be taken, or left to them.
+async fn server_side(remote: &Remote, args: &ApplyArgs, path: &str, manifest: &Manifest) -> Result<()> {
+    if args.dry_run == DryRun::Client {
+        bail!(
+            "error: --dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)"
+        );
+    }
+    let mut query = query(args);
+    query.retain(|(name, _)| *name != "fieldManager");
+    query.push(("fieldManager", args.field_manager.clone()));
+    query.push(("force", args.force_conflicts.to_string()));
+    let headers = [("content-type", api::patch::APPLY)];
+    let body = serde_json::to_vec(&manifest.object)?;
+    match remote.send("PATCH", &with_query(path, &query), &headers, body).await {
+        Ok(_) => Ok(()),
+        Err(error) if remote::reason(&error) == "Conflict" => Err(error.context(
+            "others own fields that the manifest would change: leave these out of it, or take them with --force-conflicts",
+        )),
+        Err(error) => Err(while_doing(error, format!("error when applying {:?}", manifest.source))),
+    }
 }
 
 fn query(args: &ApplyArgs) -> Vec<(&'static str, String)> {

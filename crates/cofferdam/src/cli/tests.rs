@@ -99,6 +99,39 @@ data: {one: \"1\", two: \"2\"}
 ";
 
 #[tokio::test]
+async fn applying_server_side_respects_other_owners() {
+    let cluster = Cluster::start().await;
+    let apply = |manifest: String, manager: &'static str, force: bool| {
+        let args = ApplyArgs {
+            filename: cluster.file("ssa.yaml", &manifest),
+            server_side: true,
+            force_conflicts: force,
+            field_manager: manager.into(),
+            ..Default::default()
+        };
+        let client = cluster.client();
+        async move {
+            let mut out = Vec::new();
+            let code = apply::run(client, &args, &mut out).await.expect("apply");
+            (code, String::from_utf8(out).expect("text"))
+        }
+    };
+    let both = "service/web serverside-applied\nconfigmap/c serverside-applied\n".to_owned();
+    assert_eq!(apply(SERVICE.into(), "kubectl", false).await, (0, both));
+    let other = SERVICE.replace("two: \"2\"", "two: \"3\"");
+    let refused = apply(other.clone(), "ci", false).await;
+    assert_eq!(
+        refused,
+        (1, "service/web serverside-applied\n".to_owned()),
+        "the other is applied all the same"
+    );
+    assert_eq!(apply(other, "ci", true).await.0, 0);
+    let shown =
+        cluster.get(GetArgs { output: Some(Output::Json), ..what("configmap c") }).await.expect("the map");
+    assert!(shown.contains("\"two\": \"3\""), "{shown}");
+}
+
+#[tokio::test]
 async fn applying_creates_then_changes_then_leaves_alone() {
     let cluster = Cluster::start().await;
     assert_eq!(cluster.apply(SERVICE).await, "service/web created\nconfigmap/c created\n");

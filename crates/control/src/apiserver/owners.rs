@@ -113,7 +113,7 @@ pub fn changed(
     new: &Value,
     sent: Value,
 ) -> Result<Managed, ApiError> {
-    let managed = if route.subresource.is_none() || of(old) == Some(&sent) {
+    let managed = if route.subresource.is_none() {
         Managed::of_request(sent, of(old))
     } else {
         of(old).cloned().map(Managed::stored).unwrap_or_default()

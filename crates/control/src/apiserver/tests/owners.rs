@@ -147,6 +147,23 @@ async fn owners_are_put_in_order_by_a_write_and_taken_away_by_a_reset() {
 }
 
 #[tokio::test]
+async fn an_object_that_brings_owners_along_keeps_them() {
+    let server = furnished().await;
+    let made = server
+        .created(
+            "/api/v1/namespaces/d/configmaps?fieldManager=me",
+            json!({"metadata": {"name": "c"}, "data": {"a": "b"}}),
+        )
+        .await;
+    let mut moved = made.clone();
+    moved["metadata"] = json!({"name": "copy", "managedFields": made["metadata"]["managedFields"]});
+    let copy = server.created("/api/v1/namespaces/d/configmaps?fieldManager=backup", moved).await;
+    let mut both = managers(&copy);
+    both.sort();
+    assert_eq!(both, ["backup/Update", "me/Update"]);
+}
+
+#[tokio::test]
 async fn a_status_report_changes_no_other_owner() {
     let server = furnished().await;
     server.created(&format!("{PODS}?fieldManager=me"), pod("a")).await;
