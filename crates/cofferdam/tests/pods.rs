@@ -211,6 +211,14 @@ fn kubectl_follows_what_happens() {
     cluster.kubectl_ok(&["create", "namespace", "shop"]);
     cluster.kubectl_ok(&["-n", "shop", "create", "deployment", "web", "--image=nginx", "--replicas=3"]);
     cluster.kubectl_ok(&["-n", "shop", "rollout", "status", "deployment/web", "--timeout=20s"]);
+    // Whose the fields of a pod are: the controller's that made it, and the agent's that reports.
+    let owners =
+        "jsonpath={range .items[*].metadata.managedFields[*]}{.manager} {.operation} {.subresource},{end}";
+    let owners = cluster.kubectl_ok(&["-n", "shop", "get", "pods", "--show-managed-fields", "-o", owners]);
+    let mut owners: Vec<&str> = owners.trim().split(',').filter(|owner| !owner.is_empty()).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    assert_eq!(owners, ["kube-controller-manager Update ", "kubelet Update status"]);
     cluster.kubectl_ok(&["-n", "shop", "scale", "deployment/web", "--replicas=1"]);
     cluster.kubectl_ok(&[
         "-n",

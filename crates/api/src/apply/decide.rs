@@ -14,7 +14,7 @@ use super::{
     path,
     prune::prune,
 };
-use crate::{schema::Type, strict};
+use crate::{defaults, schema::Type, strict};
 
 /// Who writes.
 #[derive(Debug, Clone, Copy)]
@@ -253,10 +253,15 @@ fn merged(
         Some(last) if last.api_version == writer.api_version => prune(merged, &last.fields, &owned, scope.ty),
         _ => merged,
     };
-    // What Go does not write of what was said is equal to what is there.
     strict::conform(&mut object, scope.ty).map_err(Refused::Undecodable)?;
-    let changed = compare(live, &object, scope.ty, Reach::All);
-    let mut others = Others { live, new: &object, convert: scope.convert, seen: Vec::new() };
+    // Compared is what will be stored: what Go does not write of what was said, or writes in other words, or sets where it was not
+    // said, is no change.
+    let mut new = object.clone();
+    let group = writer.api_version.split_once('/').map_or("", |(group, _)| group);
+    let kind = new["kind"].as_str().unwrap_or_default().to_owned();
+    defaults::apply_kind(group, &kind, &mut new);
+    let changed = compare(live, &new, scope.ty, Reach::All);
+    let mut others = Others { live, new: &new, convert: scope.convert, seen: Vec::new() };
     let mut conflicts = Vec::new();
     managed.0.retain_mut(|entry| {
         let changed =

@@ -95,6 +95,27 @@ fn an_item_goes_with_its_owner_also_where_others_set_fields_in_it() {
 }
 
 #[test]
+fn what_defaults_make_equal_is_no_conflict() {
+    let mut world = World::new("networking.k8s.io/v1", "NetworkPolicy");
+    let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"},
+        "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]}});
+    world.apply("one", policy.clone()).unwrap();
+    // As it is stored: the list is one value, and has more in it than was said.
+    let mut stored = world.object().clone();
+    crate::defaults::apply_kind("networking.k8s.io", "NetworkPolicy", &mut stored);
+    assert_ne!(stored["spec"]["ingress"], policy["spec"]["ingress"]);
+    world.object = Some(stored);
+    world.apply("two", policy).unwrap();
+    assert_eq!(world.owned("one"), world.owned("two"));
+
+    let mut world = World::new("apps/v1", "Deployment");
+    let limit = |cpu: Value| containers(json!([{"name": "a", "resources": {"limits": {"cpu": cpu}}}]));
+    world.apply("one", limit("1".into())).unwrap();
+    world.apply("two", limit("1000m".into())).unwrap();
+    world.apply("three", limit("500m".into())).unwrap_err();
+}
+
+#[test]
 fn what_go_does_not_write_is_no_conflict() {
     let mut world = World::new("apps/v1", "Deployment");
     let config =
@@ -127,7 +148,7 @@ fn a_whole_struct_goes_with_its_last_field() {
 #[test]
 fn null_is_a_value() {
     let mut world = World::new("apps/v1", "Deployment");
-    world.write("other", deployment(json!({"replicas": 1, "paused": true})));
+    world.write("other", deployment(json!({"replicas": 3, "paused": true})));
     let said = world.apply("me", deployment(json!({"replicas": null}))).unwrap_err();
     assert!(said.message.ends_with("conflict with \"other\" using apps/v1: .spec.replicas"), "{said}");
     world.force("me", deployment(json!({"replicas": null})));

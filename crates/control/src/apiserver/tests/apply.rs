@@ -93,6 +93,67 @@ async fn an_apply_creates_and_then_changes() {
     assert!(left["metadata"].get("labels").is_none(), "{left}");
 }
 
+/// Every manifest of the examples, with its path.
+fn examples() -> Vec<(String, Value)> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/chapter");
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut out = Vec::new();
+    for file in files {
+        let text = std::fs::read(&file).unwrap();
+        for parsed in api::json::parse_yaml_documents(&text, api::json::Limits::default()).unwrap() {
+            let object = parsed.value;
+            let resource = registry::resources()
+                .iter()
+                .find(|r| object["apiVersion"] == r.api_version() && object["kind"] == r.kind)
+                .unwrap_or_else(|| panic!("{file:?}"));
+            let group = if resource.group.is_empty() {
+                "/api/v1".into()
+            } else {
+                format!("/apis/{}", resource.api_version())
+            };
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or("d");
+            let within =
+                if resource.namespaced() { format!("/namespaces/{namespace}") } else { String::new() };
+            let name = object["metadata"]["name"].as_str().unwrap();
+            out.push((format!("{group}{within}/{}/{name}", resource.plural), object));
+        }
+    }
+    out
+}
+
+#[tokio::test]
+async fn every_example_is_applied_twice_as_once() {
+    let server = furnished().await;
+    let examples = examples();
+    assert!(examples.len() > 15, "{}", examples.len());
+    for (path, config) in &examples {
+        if let Some(namespace) =
+            config["metadata"]["namespace"].as_str().filter(|namespace| *namespace != "d")
+        {
+            let made = json!({"metadata": {"name": namespace}});
+            server.ask("POST", "/api/v1/namespaces", made).await;
+            let account = json!({"metadata": {"name": "default"}});
+            server.ask("POST", &format!("/api/v1/namespaces/{namespace}/serviceaccounts"), account).await;
+        }
+        let made = server.applied(&format!("{path}?fieldManager=me"), config).await;
+        // Who says nothing but a name owns nothing.
+        if config["metadata"].as_object().is_some_and(|metadata| metadata.len() == 1)
+            && config.get("spec").is_none()
+        {
+            assert_eq!(managers(&made), [""; 0], "{path}");
+            continue;
+        }
+        assert_eq!(managers(&made), ["me/Apply"], "{path}");
+        let (code, again) = server.apply(&format!("{path}?fieldManager=me"), config).await;
+        assert_eq!((code, &again), (200, &made), "{path}");
+        // Another shares it all; nothing is in its way, and nothing of the object changes.
+        let shared = server.applied(&format!("{path}?fieldManager=you"), config).await;
+        assert_eq!(shared["spec"], made["spec"], "{path}");
+        assert_eq!(fields(&shared, "me"), fields(&shared, "you"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let server = furnished().await;
