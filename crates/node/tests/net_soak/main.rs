@@ -4,11 +4,12 @@
 //!
 //! `COFFERDAM_SOAK_SECONDS` and `COFFERDAM_SOAK_SEED` choose how long and which history (`cargo xtask soak`).
 
+#[path = "../net_common/mod.rs"]
 mod net_common;
+mod random;
+mod running;
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -19,8 +20,9 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use net_common::*;
 use policy::network_policy::{self, Compiler, Event, Flow, Layer4, PodRecord, Policy, ir};
 use policy::services;
+use random::Random;
+use running::{Running, attempt, serve};
 use serde_json::{Value, json};
-use testkit::net::{GRACE, Netns, PATIENCE};
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const PORTS: [u16; 2] = [80, 5432];
@@ -33,131 +35,6 @@ const SERVICE: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xcf, 0x96, 0, 0, 0, 0, 0x707)),
 ];
 const CLIENTS: u64 = 8;
-
-/// SplitMix64: a history must be the same for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-    fn labels(&mut self) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::new();
-        for key in ["x", "y"] {
-            if !self.one_in(3) {
-                labels.insert(key.to_string(), self.below(2).to_string());
-            }
-        }
-        labels
-    }
-    fn selector(&mut self) -> Value {
-        let value = self.below(2).to_string();
-        match self.below(4) {
-            0 => json!({}),
-            1 => json!({"matchExpressions": [{"key": "x", "operator": "NotIn", "values": [value]}]}),
-            2 => json!({"matchExpressions": [{"key": "y", "operator": "Exists"}]}),
-            _ => json!({"matchLabels": {"x": value}}),
-        }
-    }
-    fn rule(&mut self, peers: &str) -> Value {
-        let mut rule = json!({});
-        if !self.one_in(4) {
-            let all = (0..=self.below(2)).map(|_| match self.below(5) {
-                0 => json!({"namespaceSelector": self.selector()}),
-                1 => json!({"namespaceSelector": self.selector(), "podSelector": self.selector()}),
-                2 => json!({"ipBlock": {"cidr": "10.244.0.0/16", "except": ["10.244.1.0/25"]}}),
-                3 => json!({"ipBlock": {"cidr": "fd00:cf:244::/56", "except": ["fd00:cf:244:1::/125"]}}),
-                _ => json!({"podSelector": self.selector()}),
-            });
-            rule[peers] = all.collect();
-        }
-        if self.one_in(2) {
-            let protocol = *self.of(&["TCP", "UDP"]);
-            rule["ports"] = match self.below(3) {
-                0 => json!([{"protocol": protocol, "port": "web"}]),
-                1 => json!([{"protocol": protocol, "port": 79, "endPort": 1000}]),
-                _ => json!([{"protocol": protocol, "port": 5432}, {"protocol": "UDP"}]),
-            };
-        }
-        rule
-    }
-    fn policy(&mut self, namespace: &str, name: &str) -> NetworkPolicy {
-        let types = *self.of(&[["Ingress"].as_slice(), &["Egress"], &["Ingress", "Egress"]]);
-        let mut spec = json!({"podSelector": self.selector(), "policyTypes": types});
-        for (kind, field, peers) in [("Ingress", "ingress", "from"), ("Egress", "egress", "to")] {
-            if types.contains(&kind) {
-                spec[field] = (0..self.below(3)).map(|_| self.rule(peers)).collect();
-            }
-        }
-        let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
-        serde_json::from_value(object).unwrap()
-    }
-}
-
-/// A pod that answers on its ports for as long as this lives; its namespace and link go with it.
-struct Running {
-    uid: String,
-    node: usize,
-    /// IPv4 first.
-    ips: Vec<IpAddr>,
-    netns: Netns,
-    stop: Arc<AtomicBool>,
-    server: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.server.take().map(|thread| thread.join());
-    }
-}
-
-/// Echoes on all ports, TCP and UDP, without a thread per connection.
-fn serve(tcp: Vec<TcpListener>, udp: Vec<UdpSocket>, stop: &AtomicBool) {
-    let mut streams: Vec<TcpStream> = Vec::new();
-    let mut buffer = [0; 512];
-    while !stop.load(Ordering::Relaxed) {
-        let mut idle = true;
-        for listener in &tcp {
-            while let Ok((stream, _)) = listener.accept() {
-                stream.set_nonblocking(true).unwrap();
-                streams.push(stream);
-                idle = false;
-            }
-        }
-        for socket in &udp {
-            while let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                // Its client may be gone.
-                socket.send_to(&buffer[..len], from).ok();
-                idle = false;
-            }
-        }
-        streams.retain_mut(|stream| match stream.read(&mut buffer) {
-            Ok(0) => false,
-            Ok(len) => {
-                idle = false;
-                stream.write_all(&buffer[..len]).is_ok()
-            }
-            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
-        });
-        if idle {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
 
 /// The cluster's objects at one moment.
 #[derive(Clone, Default)]
@@ -437,55 +314,6 @@ impl World {
 
 fn node_name(index: usize) -> String {
     format!("node-{}", index + 1)
-}
-
-/// One attempt from inside the client's namespace; whether it was answered. Gives up when silence is what may be.
-fn attempt(client: &Netns, to: SocketAddr, protocol: ir::Protocol, silent: impl Fn() -> bool) -> bool {
-    let began = Instant::now();
-    let wait = |answered: &mut dyn FnMut(Duration) -> bool| loop {
-        if answered(GRACE) {
-            return true;
-        }
-        if silent() || began.elapsed() > PATIENCE {
-            return false;
-        }
-    };
-    if protocol == ir::Protocol::Udp {
-        let Ok(socket) = client.udp(to) else { return false };
-        if socket.send(b"ask").is_err() {
-            return false;
-        }
-        return wait(&mut |slice| {
-            socket.set_read_timeout(Some(slice)).unwrap();
-            socket.recv(&mut [0; 16]).is_ok()
-        });
-    }
-    // Not blocking, so that one connection is asked about in slices: its first SYN is the one that is judged.
-    let connected = client.run(|| {
-        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
-        rustix::net::socket_with(
-            if to.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 },
-            rustix::net::SocketType::STREAM,
-            flags,
-            None,
-        )
-    });
-    let Ok(socket) = connected else { return false };
-    match rustix::net::connect(&socket, &to) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-        Err(_) => return false,
-    }
-    wait(&mut |slice| {
-        let mut fds = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::OUT)];
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: slice.as_nanos() as i64 };
-        let ready = rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|n| n > 0);
-        let established = ready && rustix::net::sockopt::socket_error(&socket).is_ok_and(|e| e.is_ok());
-        if ready && !established {
-            // Refused: nothing more comes of it.
-            std::thread::sleep(slice);
-        }
-        established && rustix::net::getpeername(&socket).is_ok()
-    })
 }
 
 #[derive(Default)]
