@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Control;
+use common::{Control, DEPLOYMENT, contains};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, Client, Config,
@@ -10,26 +10,6 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
-
-const DEPLOYMENT: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, labels: {app: web}}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - {name: main, image: nginx, ports: [{containerPort: 80}]}
-";
-
-fn contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in:\n{text}");
-    }
-}
 
 fn owners(c: &Control) -> Vec<String> {
     let text = c.ok("get deployment web -o json --show-managed-fields");

@@ -2,27 +2,7 @@
 
 mod common;
 
-use common::Control;
-
-const DEPLOYMENT: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, labels: {app: web}}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - {name: main, image: nginx, ports: [{containerPort: 80}]}
-";
-
-fn contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in:\n{text}");
-    }
-}
+use common::{Control, DEPLOYMENT, contains};
 
 const PRIVILEGED: &str = "
 apiVersion: v1

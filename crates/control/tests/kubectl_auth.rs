@@ -2,14 +2,7 @@
 
 mod common;
 
-use common::Control;
-
-#[track_caller]
-fn contains(text: &str, all: &[&str]) {
-    for part in all {
-        assert!(text.contains(part), "no {part:?} in:\n{text}");
-    }
-}
+use common::{Control, contains};
 
 /// A cluster in which jane may `edit` in `default`.
 fn start() -> Control {

@@ -1,5 +1,7 @@
 //! What a write does to the owners of fields, and what an apply does to the object.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::{
@@ -117,7 +119,7 @@ pub fn write(
         strip(set);
     }
     if let Some(live) = live {
-        let mut others = Others { live, new, convert: scope.convert, seen: Vec::new() };
+        let mut others = Others { live, new, convert: scope.convert, seen: HashMap::new() };
         managed.0.retain_mut(|entry| {
             let changed =
                 if entry.api_version == writer.api_version { Some(&changed) } else { others.compared(entry) };
@@ -151,22 +153,17 @@ struct Others<'a> {
     live: &'a Value,
     new: &'a Value,
     convert: Convert<'a>,
-    seen: Vec<(String, Option<Comparison>)>,
+    seen: HashMap<String, Option<Comparison>>,
 }
 
 impl Others<'_> {
     fn compared(&mut self, entry: &Entry) -> Option<&Comparison> {
-        let at = match self.seen.iter().position(|(version, _)| *version == entry.api_version) {
-            Some(at) => at,
-            None => {
-                let both = (self.convert)(self.live, &entry.api_version)
-                    .zip((self.convert)(self.new, &entry.api_version));
-                let compared = both.map(|((ty, live), (_, new))| compare(&live, &new, ty, Reach::All));
-                self.seen.push((entry.api_version.clone(), compared));
-                self.seen.len() - 1
-            }
+        let make = || {
+            let both = (self.convert)(self.live, &entry.api_version)
+                .zip((self.convert)(self.new, &entry.api_version));
+            both.map(|((ty, live), (_, new))| compare(&live, &new, ty, Reach::All))
         };
-        self.seen[at].1.as_ref()
+        self.seen.entry(entry.api_version.clone()).or_insert_with(make).as_ref()
     }
 }
 
@@ -261,7 +258,7 @@ fn merged(
     let kind = new["kind"].as_str().unwrap_or_default().to_owned();
     defaults::apply_kind(group, &kind, &mut new);
     let changed = compare(live, &new, scope.ty, Reach::All);
-    let mut others = Others { live, new: &new, convert: scope.convert, seen: Vec::new() };
+    let mut others = Others { live, new: &new, convert: scope.convert, seen: HashMap::new() };
     let mut conflicts = Vec::new();
     managed.0.retain_mut(|entry| {
         let changed =

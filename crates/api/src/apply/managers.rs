@@ -1,11 +1,13 @@
 //! `metadata.managedFields`: which manager owns which fields.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::field_set::{FieldSet, Malformed};
 
 /// In the order in which entries are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     Apply,
     Update,
@@ -36,11 +38,18 @@ pub struct Entry {
 
 impl Entry {
     /// Whether the two are one manager's: an applier is known without its version, so that it has one configuration.
-    pub(super) fn is_same(&self, other: &Entry) -> bool {
+    fn is_same(&self, other: &Entry) -> bool {
         self.manager == other.manager
             && self.operation == other.operation
             && self.subresource == other.subresource
             && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+
+    /// What [`is_same`](Entry::is_same) compares.
+    fn identity(&self) -> (String, Operation, String, String) {
+        let version =
+            if self.operation == Operation::Apply { String::new() } else { self.api_version.clone() };
+        (self.manager.clone(), self.operation, version, self.subresource.clone())
     }
 }
 
@@ -59,7 +68,13 @@ impl Managed {
     /// # Errors
     /// An entry that is none.
     pub fn parse(managed_fields: &Value) -> Result<Managed, Malformed> {
-        read(managed_fields, |fields| FieldSet::parse(&fields))
+        let read = read(managed_fields.clone(), |fields| FieldSet::parse(&fields))?;
+        // Of two entries of one manager the last counts.
+        let mut seen = HashSet::new();
+        let mut last: Vec<Entry> =
+            read.0.into_iter().rev().filter(|entry| seen.insert(entry.identity())).collect();
+        last.reverse();
+        Ok(Managed(last))
     }
 
     /// Reads what an object of the store carries, which [`into_value`](Managed::into_value) has written: its sets are not looked through.
@@ -68,7 +83,7 @@ impl Managed {
             Value::Object(map) => Ok(FieldSet(map)),
             _ => Ok(FieldSet::default()),
         };
-        read_owned(managed_fields, set).unwrap_or_default()
+        read(managed_fields, set).unwrap_or_default()
     }
 
     /// What an object sent by a client asks for: its own entries where it has some that can be read, else those of the object that is
@@ -106,12 +121,11 @@ impl Managed {
         if self.0.is_empty() {
             return None;
         }
-        self.0.sort_by(|a, b| {
-            let key = |entry: &Entry| {
-                (entry.operation, entry.time.clone(), entry.manager.clone(), entry.api_version.clone())
-            };
-            key(a).cmp(&key(b)).then_with(|| a.subresource.cmp(&b.subresource))
-        });
+        fn key(entry: &Entry) -> (Operation, Option<&str>, &str, &str, &str) {
+            let Entry { manager, operation, api_version, subresource, time, .. } = entry;
+            (*operation, time.as_deref(), manager, api_version, subresource)
+        }
+        self.0.sort_by(|a, b| key(a).cmp(&key(b)));
         Some(self.0.into_iter().map(written).collect())
     }
 
@@ -193,13 +207,6 @@ fn written(entry: Entry) -> Value {
 }
 
 fn read(
-    managed_fields: &Value,
-    set: impl Fn(Value) -> Result<FieldSet, Malformed>,
-) -> Result<Managed, Malformed> {
-    read_owned(managed_fields.clone(), set)
-}
-
-fn read_owned(
     managed_fields: Value,
     set: impl Fn(Value) -> Result<FieldSet, Malformed>,
 ) -> Result<Managed, Malformed> {
@@ -233,34 +240,18 @@ fn read_owned(
             None | Some(Value::Null) => FieldSet::default(),
             Some(fields) => set(fields)?,
         };
-        let entry = Entry { manager, operation, api_version, subresource, time, fields };
-        // Of two entries of one manager the last counts.
-        match managed.position(&entry) {
-            Some(there) => managed.0[there] = entry,
-            None => managed.0.push(entry),
-        }
+        managed.0.push(Entry { manager, operation, api_version, subresource, time, fields });
     }
     Ok(managed)
 }
 
 /// Whether two values of `managedFields` differ in nothing but when something was done.
 pub fn same_but_times(a: Option<&Value>, b: Option<&Value>) -> bool {
-    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let (a, b) = (list(a), list(b));
-    let timeless = |entry: &Value| {
-        let mut entry = entry.clone();
-        if let Some(map) = entry.as_object_mut() {
-            map.remove("time");
-        }
-        entry
+    let timeless = |value: Option<&Value>| {
+        let mut managed = value.cloned().map(Managed::stored).unwrap_or_default();
+        managed.0.iter_mut().for_each(|entry| entry.time = None);
+        managed.0.sort_by_key(Entry::identity);
+        managed
     };
-    let mut rest: Vec<Value> = b.iter().map(timeless).collect();
-    a.len() == b.len()
-        && a.iter().map(timeless).all(|entry| match rest.iter().position(|other| *other == entry) {
-            Some(at) => {
-                rest.remove(at);
-                true
-            }
-            None => false,
-        })
+    timeless(a) == timeless(b)
 }
