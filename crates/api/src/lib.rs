@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod base64;
 pub mod convert;
+pub mod cron;
 pub mod defaults;
 pub mod error;
 pub mod field;

@@ -24,6 +24,11 @@ impl Instant {
         ((FIRST..=LAST).contains(&seconds) && nanos < 1_000_000_000).then_some(Instant { seconds, nanos })
     }
 
+    /// Since 1970, rounded down.
+    pub fn seconds(self) -> i64 {
+        self.seconds
+    }
+
     /// Reads RFC 3339 with seconds, an optional fraction and an offset.
     pub fn parse(text: &str) -> Option<Instant> {
         let b = text.as_bytes();
@@ -92,7 +97,7 @@ impl Instant {
 }
 
 /// Days since 1970. Counted in cycles of 400 years that begin on 1 March, so that the leap day is the last of a year.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (cycle, year_of_cycle) = (year.div_euclid(400), year.rem_euclid(400));
     let month_from_march = (month + 9) % 12;
@@ -102,7 +107,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Year, month and day; the other way round.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (cycle, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_cycle = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
