@@ -58,6 +58,8 @@ pub enum ErrorType {
     TooMany,
     Internal,
     TypeInvalid,
+    /// Invalid, of a value that is not shown.
+    InvalidUnshown,
 }
 
 impl ErrorType {
@@ -67,7 +69,7 @@ impl ErrorType {
             ErrorType::NotFound => "Not found",
             ErrorType::Required => "Required value",
             ErrorType::Duplicate => "Duplicate value",
-            ErrorType::Invalid | ErrorType::TypeInvalid => "Invalid value",
+            ErrorType::Invalid | ErrorType::TypeInvalid | ErrorType::InvalidUnshown => "Invalid value",
             ErrorType::NotSupported => "Unsupported value",
             ErrorType::Forbidden => "Forbidden",
             ErrorType::TooLong => "Too long",
@@ -82,7 +84,7 @@ impl ErrorType {
             ErrorType::NotFound => "FieldValueNotFound",
             ErrorType::Required => "FieldValueRequired",
             ErrorType::Duplicate => "FieldValueDuplicate",
-            ErrorType::Invalid => "FieldValueInvalid",
+            ErrorType::Invalid | ErrorType::InvalidUnshown => "FieldValueInvalid",
             ErrorType::NotSupported => "FieldValueNotSupported",
             ErrorType::Forbidden => "FieldValueForbidden",
             ErrorType::TooLong => "FieldValueTooLong",
@@ -123,6 +125,10 @@ impl Error {
         Error::make(ErrorType::Invalid, path, value, detail)
     }
 
+    pub fn invalid_unshown(path: &Path, detail: impl Into<String>) -> Error {
+        Error::make(ErrorType::InvalidUnshown, path, Value::Null, detail)
+    }
+
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Error {
         Error::make(ErrorType::TypeInvalid, path, value, detail)
     }
@@ -161,7 +167,11 @@ impl Error {
         let mut out = self.kind.words().to_owned();
         let shows_value = !matches!(
             self.kind,
-            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal
+            ErrorType::Required
+                | ErrorType::Forbidden
+                | ErrorType::TooLong
+                | ErrorType::Internal
+                | ErrorType::InvalidUnshown
         );
         if shows_value {
             out.push_str(": ");

@@ -15,6 +15,7 @@ pub mod pki;
 mod random;
 pub mod scheduler;
 pub mod store;
+mod time_zones;
 pub mod tokens;
 
 use std::{

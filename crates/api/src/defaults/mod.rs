@@ -33,6 +33,7 @@ pub fn apply_kind(group: &str, kind: &str, object: &mut Value) {
         ("apps", "ReplicaSet") => workload::replica_set(root),
         ("apps", "StatefulSet") => workload::stateful_set(root),
         ("batch", "Job") => workload::job(root),
+        ("batch", "CronJob") => workload::cron_job(root),
         ("", "Service") => network::service(root),
         ("", "Endpoints") => network::endpoints(root),
         ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(root),

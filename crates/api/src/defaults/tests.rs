@@ -300,9 +300,36 @@ fn a_job_is_one_pod_that_has_to_succeed_once() {
             json!({"completions": 1, "podReplacementPolicy": "Failed",
                    "podFailurePolicy": rule(json!({"type": "X", "status": "True"}))}),
         ),
+        (
+            json!({"completionMode": "Indexed", "completions": 2, "backoffLimitPerIndex": 1}),
+            json!({"completionMode": "Indexed", "completions": 2, "backoffLimitPerIndex": 1, "backoffLimit": i32::MAX}),
+        ),
     ] {
         assert_eq!(job(given.clone()), with(want), "{given}");
     }
+}
+
+#[test]
+fn a_cron_job_keeps_some_of_what_has_run() {
+    let condition = |status: Value| json!({"rules": [{"action": "Ignore", "onPodConditions": [status]}]});
+    let mut given = json!({"spec": {"schedule": "@daily", "jobTemplate": {"spec": {
+        "podFailurePolicy": condition(json!({"type": "X"})), "template": {"spec": {"containers": [{"name": "a"}]}}}}}});
+    apply_kind("batch", "CronJob", &mut given);
+    let job = &given["spec"]["jobTemplate"]["spec"];
+    assert_eq!(job["template"]["spec"]["terminationGracePeriodSeconds"], 30);
+    assert_eq!(job["podFailurePolicy"], condition(json!({"type": "X", "status": "True"})));
+    assert!(
+        job["backoffLimit"].is_null() && job["completions"].is_null(),
+        "that is for the Job to say: {job}"
+    );
+    given["spec"].as_object_mut().unwrap().remove("jobTemplate");
+    let want = json!({"schedule": "@daily", "concurrencyPolicy": "Allow", "suspend": false,
+        "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1});
+    assert_eq!(given["spec"], want);
+    let mut none = json!({"spec": {"successfulJobsHistoryLimit": 0, "failedJobsHistoryLimit": 0}});
+    apply_kind("batch", "CronJob", &mut none);
+    assert_eq!(none["spec"]["successfulJobsHistoryLimit"], 0);
+    assert_eq!(none["spec"]["failedJobsHistoryLimit"], 0);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Defaults of the kinds that own pods: Deployment, DaemonSet, ReplicaSet, StatefulSet, ReplicationController, Job.
+//! Defaults of the kinds that own pods: Deployment, DaemonSet, ReplicaSet, StatefulSet, ReplicationController, Job,
+//! CronJob.
 
 use serde_json::{Map, Value};
 
@@ -115,20 +116,16 @@ pub(super) fn job(root: &mut Map<String, Value>) {
         set_absent(spec, "completions", 1);
     }
     set_absent(spec, "parallelism", 1);
-    set_absent(spec, "backoffLimit", 6);
+    // Where failures are counted by index, all of them together may be any number.
+    let limit = if is_said(spec, "backoffLimitPerIndex") { i32::MAX } else { 6 };
+    set_absent(spec, "backoffLimit", limit);
     set_absent(spec, "completionMode", "NonIndexed");
     set_absent(spec, "suspend", false);
     set_absent(spec, "manualSelector", false);
     // With a policy on failures, a pod has to have failed before another takes its place.
     let replaced = if is_said(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     set_absent(spec, "podReplacementPolicy", replaced);
-    let rules = spec.get_mut("podFailurePolicy").and_then(|policy| policy.get_mut("rules"));
-    for rule in rules.and_then(Value::as_array_mut).into_iter().flatten() {
-        let conditions = rule.get_mut("onPodConditions").and_then(Value::as_array_mut);
-        for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
-            set(condition, "status", "True");
-        }
-    }
+    failure_rules(spec);
     template_of(spec);
     let labels = spec.get("template").and_then(|template| template.pointer("/metadata/labels")).cloned();
     if let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|all| !all.is_empty()))
@@ -136,6 +133,30 @@ pub(super) fn job(root: &mut Map<String, Value>) {
         && is_empty(metadata, "labels")
     {
         metadata.insert("labels".to_owned(), labels);
+    }
+}
+
+/// Its template is completed where that has no meaning of its own: the rest is the Job's that is made of it.
+pub(super) fn cron_job(root: &mut Map<String, Value>) {
+    let Some(spec) = object_at(root, "spec") else { return };
+    set(spec, "concurrencyPolicy", "Allow");
+    set_absent(spec, "suspend", false);
+    set_absent(spec, "successfulJobsHistoryLimit", 3);
+    set_absent(spec, "failedJobsHistoryLimit", 1);
+    if let Some(job) = maybe(spec, "jobTemplate").and_then(|template| maybe(template, "spec")) {
+        failure_rules(job);
+        template_of(job);
+    }
+    object_at(root, "status");
+}
+
+fn failure_rules(spec: &mut Map<String, Value>) {
+    let rules = spec.get_mut("podFailurePolicy").and_then(|policy| policy.get_mut("rules"));
+    for rule in rules.and_then(Value::as_array_mut).into_iter().flatten() {
+        let conditions = rule.get_mut("onPodConditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+            set(condition, "status", "True");
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Times and durations as people read them: apimachinery's `duration.HumanDuration` of the time since.
 
+use crate::time::days_from_civil;
+
 /// Seconds since the epoch of an RFC 3339 time in UTC or with an offset; `None` where it is not one.
 pub fn parse_time(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
@@ -33,16 +35,6 @@ pub fn parse_time(text: &str) -> Option<i64> {
         }
     };
     Some(days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset)
-}
-
-/// Days since 1970-01-01 of a day of the Gregorian calendar, by 400-year eras that begin in March.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
 }
 
 /// How long ago `time` was; "<unknown>" where there is no time.

@@ -149,6 +149,22 @@ static CONTROLLER_REVISION: &[Column] = &[
     aged(),
 ];
 
+static CRON_JOB: &[Column] = &[
+    named(),
+    text("Schedule", "The schedule in Cron format, see https://en.wikipedia.org/wiki/Cron."),
+    text(
+        "Timezone",
+        "The time zone name for the given schedule, see https://en.wikipedia.org/wiki/List_of_tz_database_time_zones.",
+    ),
+    column("Suspend", "boolean", "", 0, "Whether further runs are held back."),
+    int("Active", "The number of actively running jobs."),
+    text("Last Schedule", "The time when the job was last successfully scheduled."),
+    aged(),
+    wide("Containers", CONTAINERS),
+    wide("Images", IMAGES),
+    wide("Selector", "A label query over pods that should match the pod count."),
+];
+
 static JOB: &[Column] = &[
     named(),
     text("Status", "Status of the job."),
@@ -331,6 +347,7 @@ pub(super) fn printer(group: &str, kind: &str) -> Printer {
         ("apps", "DaemonSet") => (DAEMON_SET, rows::daemon_set),
         ("apps", "ControllerRevision") => (CONTROLLER_REVISION, rows::controller_revision),
         ("batch", "Job") => (JOB, rows::job),
+        ("batch", "CronJob") => (CRON_JOB, rows::cron_job),
         ("", "Service") => (SERVICE, rows::service),
         ("", "Node") => (NODE, rows::node),
         ("", "Event") | ("events.k8s.io", "Event") => (EVENT, rows::event),

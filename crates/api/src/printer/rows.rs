@@ -113,6 +113,30 @@ pub(super) fn job(object: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+pub(super) fn cron_job(object: &Value, now: i64) -> Vec<Value> {
+    let template = object.pointer("/spec/jobTemplate/spec/template").cloned().unwrap_or_default();
+    let (names, images) = containers(&json!({"spec": {"template": template}}));
+    let suspend = match object.pointer("/spec/suspend").and_then(Value::as_bool) {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "<unset>",
+    };
+    let last = age::parse_time(text(object, "/status/lastScheduleTime"));
+    vec![
+        name(object),
+        text(object, "/spec/schedule").into(),
+        text_or(object, "/spec/timeZone", NONE).into(),
+        suspend.into(),
+        list(object, "/status/active").len().into(),
+        last.map_or_else(|| NONE.to_owned(), |at| age::human_duration(now - at)).into(),
+        age_of(object, now),
+        names,
+        images,
+        // That of the Jobs is made for each.
+        NONE.into(),
+    ]
+}
+
 pub(super) fn deployment(object: &Value, now: i64) -> Vec<Value> {
     let (names, images) = containers(object);
     vec![

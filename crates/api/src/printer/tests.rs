@@ -173,6 +173,20 @@ fn each_kind_has_its_columns() {
             json!(["j", "Suspended", "0/1", "", "60s", "", "", "<none>"]),
         ),
         (
+            "batch",
+            "CronJob",
+            json!({"metadata": {"name": "c"}, "spec": {"schedule": "0 3 * * *", "timeZone": "Europe/Berlin", "suspend": false,
+                       "jobTemplate": {"spec": {"template": template}}},
+                   "status": {"active": [{"name": "c-1"}], "lastScheduleTime": CREATED}}),
+            json!(["c", "0 3 * * *", "Europe/Berlin", "False", 1, "60s", "60s", "a,b", "x,y", "<none>"]),
+        ),
+        (
+            "batch",
+            "CronJob",
+            json!({"metadata": {"name": "c"}, "spec": {"schedule": "@daily", "suspend": true}}),
+            json!(["c", "@daily", "<none>", "True", 0, "<none>", "60s", "", "", "<none>"]),
+        ),
+        (
             "apps",
             "ReplicaSet",
             json!({"metadata": {"name": "r"}, "spec": {"replicas": 3, "template": template, "selector": {

@@ -261,6 +261,7 @@ mod tests {
             "deployments",
             "replicasets",
             "statefulsets",
+            "cronjobs",
             "jobs",
         ];
         assert_eq!(all, wanted);

@@ -144,6 +144,12 @@ pub(super) static RESOURCES: &[Resource] = &[
         ..row("apps", "v1", "StatefulSet", "statefulsets", "statefulset", Namespaced)
     },
     Resource {
+        short_names: &["cj"],
+        categories: &["all"],
+        subresources: &[sub("status", gvk("batch", "v1", "CronJob"), GET_PATCH_UPDATE)],
+        ..row("batch", "v1", "CronJob", "cronjobs", "cronjob", Namespaced)
+    },
+    Resource {
         categories: &["all"],
         subresources: &[sub("status", gvk("batch", "v1", "Job"), GET_PATCH_UPDATE)],
         ..row("batch", "v1", "Job", "jobs", "job", Namespaced)

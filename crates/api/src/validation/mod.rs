@@ -4,7 +4,9 @@
 
 mod cluster_network_policy;
 mod container;
+mod cron_job;
 mod job;
+mod job_policies;
 mod metadata;
 pub mod names;
 mod network_policy;
@@ -77,8 +79,10 @@ pub fn validate_create_kind(group: &str, kind: &str, namespaced: bool, object: &
     }
     metadata::create(&mut errors, &root, metadata::name_rule(group, kind), namespaced);
     body(&mut errors, group, kind, &root);
-    if (group, kind) == ("", "Pod") {
-        pod::create_only(&mut errors, &root);
+    match (group, kind) {
+        ("", "Pod") => pod::create_only(&mut errors, &root),
+        ("batch", "CronJob") => cron_job::create_only(&mut errors, &root),
+        _ => {}
     }
     errors
 }
@@ -126,6 +130,7 @@ fn body(errors: &mut ErrorList, group: &str, kind: &str, root: &At<'_>) {
         ("apps", "StatefulSet") => stateful_set::stateful_set(errors, root),
         ("", "ReplicationController") => workload::replication_controller(errors, root),
         ("batch", "Job") => job::job(errors, root),
+        ("batch", "CronJob") => cron_job::cron_job(errors, root),
         ("", "Service") => service::service(errors, root),
         ("networking.k8s.io", "NetworkPolicy") => network_policy::network_policy(errors, root),
         ("rbac.authorization.k8s.io", "Role") => rbac::rules(errors, root, rbac::Scope::Namespace),

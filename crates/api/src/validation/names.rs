@@ -65,6 +65,21 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     wrong
 }
 
+/// `acme.io/foo`; the part that is wrong, and what is wrong with it.
+pub fn domain_prefixed_path(text: &str) -> Vec<(&str, String)> {
+    const PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+    let Some((host, path)) = text.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty())
+    else {
+        return vec![(text, "must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned())];
+    };
+    let mut wrong: Vec<(&str, String)> =
+        dns_subdomain(host).into_iter().map(|message| (host, message)).collect();
+    if !path.chars().all(|c| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c)) {
+        wrong.push((path, regex_error("Invalid path", PATH, &[])));
+    }
+    wrong
+}
+
 /// Search domains of a pod may have underscores.
 pub fn dns_search(text: &str) -> Vec<String> {
     let mut wrong: Vec<String> = too_long(text, 253).into_iter().collect();

@@ -7,6 +7,7 @@ use super::{validate_create_kind, validate_update_kind};
 use crate::defaults::apply_kind;
 use crate::field::ErrorList;
 
+mod cron_jobs;
 mod jobs;
 mod metadata;
 mod objects;

@@ -24,6 +24,7 @@ use crate::{
     authorization::Written,
     random,
     store::{Action, Encoded, Expect, Object, ReadError, Store, Write, WriteError},
+    time_zones,
 };
 
 /// What a write left: an object in the store, or what would be there (dry run) or was.
@@ -282,7 +283,8 @@ impl ApiServer {
         strategy::prepare_create(resource, &mut object);
         self.services.prepare(resource, &mut object, None)?;
 
-        let errors = validation::validate_create(resource, &object);
+        let mut errors = validation::validate_create(resource, &object);
+        time_zones::check(&mut errors, resource, &object, None);
         if !errors.is_empty() {
             let shown = if name.is_empty() { text(&object, "/metadata/generateName") } else { &name };
             return Err(ApiError::invalid(resource.group, resource.kind, shown, &errors));
@@ -476,10 +478,11 @@ impl ApiServer {
                     new["metadata"]["resourceVersion"] = current.revision.to_string().into();
                     self.confirm_no_escalation(route, context, &new, Some(old))?;
 
-                    let errors = match part {
+                    let mut errors = match part {
                         "" => validation::validate_update(resource, &new, old),
                         sub => validation::validate_update_subresource(resource, sub, &new, old),
                     };
+                    time_zones::check(&mut errors, resource, &new, Some(old));
                     if !errors.is_empty() {
                         return Err(ApiError::invalid(resource.group, resource.kind, &route.name, &errors));
                     }

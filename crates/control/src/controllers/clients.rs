@@ -32,6 +32,7 @@ macro_rules! clients {
 
 clients! {
     aggregation: "clusterrole-aggregation-controller",
+    cron_job: "cronjob-controller",
     daemon_set: "daemon-set-controller",
     deployment: "deployment-controller",
     endpoints: "endpoint-controller",

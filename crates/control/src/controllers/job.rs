@@ -24,28 +24,36 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     let Some(job) = world.jobs.get(&key) else { return Ok(None) };
     let Some(selector) = job.spec.as_ref().and_then(|spec| spec.selector.clone()) else { return Ok(None) };
     let client = &world.clients.job;
+    if job::is_managed_elsewhere(&job) {
+        // Nothing of it is touched; but what is over and has outlived its time goes, whoever ended it.
+        let plan = job::plan::<Pod>(&job, &[], &owner_reference(&*job), Timestamp::now());
+        if plan.expired {
+            delete_expired(world, &key, &job).await?;
+        }
+        return Ok(plan.recheck.map(to_wait));
+    }
     let pods = claim::<Pod, _>(world, client, &*job, &selector).await?;
     let owner = owner_reference(&*job);
-    let Plan { create, delete, expired, .. } = job::plan(&job, &pods, &owner, Timestamp::now());
+    let Plan { create, delete, dismiss, expired, status, .. } =
+        job::plan(&job, &pods, &owner, Timestamp::now());
     if expired {
-        let api: Api<Job> = Api::namespaced(world.clients.ttl_after_finished.clone(), &key.0);
-        let mut params = exactly(job.metadata.uid.as_ref());
-        params.propagation_policy = Some(kube::api::PropagationPolicy::Foreground);
-        gone_is_fine(api.delete(&key.1, &params).await)?;
+        delete_expired(world, &key, &job).await?;
         return Ok(None);
     }
     let recorder = world.recorder.of("job-controller", client);
     let writer = Writer { world, client, recorder: &recorder };
-    let changed = match writer.make(&*job, create).await {
-        Ok(()) => writer.end(&*job, delete).await,
-        Err(error) => Err(error),
+    let change = async {
+        writer.make(&*job, create).await?;
+        untrack(world, &key.0, dismiss.clone()).await?;
+        writer.end(&*job, delete.into_iter().chain(dismiss).collect()).await
     };
+    let changed = change.await;
     // As it is after the writes, whose answers the cache has.
     let Some(job) = world.jobs.get(&key).filter(|now| now.metadata.uid == job.metadata.uid) else {
         return Ok(None);
     };
     let pods = world.pods.owned_by(job.metadata.uid.as_deref().unwrap_or_default());
-    let plan = job::plan(&job, &pods, &owner, Timestamp::now());
+    let plan = job::plan(&job::after(&job, &status), &pods, &owner, Timestamp::now());
     if job.status.as_ref() != Some(&plan.status) {
         let api: Api<Job> = Api::namespaced(client.clone(), &key.0);
         let mut next = (*job).clone();
@@ -70,6 +78,13 @@ pub(super) async fn sync(world: &World, key: Key) -> Result<Option<Duration>, Er
     untrack(world, &key.0, plan.untrack).await?;
     changed?;
     Ok(plan.recheck.map(to_wait))
+}
+
+async fn delete_expired(world: &World, key: &Key, job: &Job) -> Result<(), Error> {
+    let api: Api<Job> = Api::namespaced(world.clients.ttl_after_finished.clone(), &key.0);
+    let mut params = exactly(job.metadata.uid.as_ref());
+    params.propagation_policy = Some(kube::api::PropagationPolicy::Foreground);
+    gone_is_fine(api.delete(&key.1, &params).await).map(drop)
 }
 
 /// The pods of a Job that is gone wait for nobody.

@@ -6,8 +6,11 @@
 
 mod adoption;
 mod aggregation;
+mod alarms;
 mod cache;
 mod clients;
+pub mod clock;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoints;
@@ -29,7 +32,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
 };
@@ -41,8 +44,10 @@ use kube::api::ApiResource;
 use policy::workload::daemon_set::Backoff;
 use tokio::task::JoinSet;
 
+use alarms::Alarms;
 use cache::{Cache, Change, Key, controller_of, key_of};
 use clients::Clients;
+use clock::Clock;
 use garbage::Graph;
 use queue::Queue;
 use recorder::Recorder;
@@ -89,6 +94,7 @@ fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, Error> {
 /// What the controllers know, and what they are asked to look at.
 struct World {
     clients: Clients,
+    clock: Arc<dyn Clock>,
     recorder: Recorder,
     /// PEM, for `kube-root-ca.crt`.
     root_ca: String,
@@ -102,6 +108,7 @@ struct World {
     stateful_sets: Cache<StatefulSet>,
     controller_revisions: Cache<ControllerRevision>,
     jobs: Cache<Job>,
+    cron_jobs: Cache<CronJob>,
     services: Cache<Service>,
     endpoint_slices: Cache<EndpointSlice>,
     endpoints: Cache<Endpoints>,
@@ -121,6 +128,9 @@ struct World {
     job_queue: Arc<Queue<Key>>,
     /// Uids of Jobs that are gone, whose pods wait to be let go.
     lost_job_queue: Arc<Queue<String>>,
+    cron_job_queue: Arc<Queue<Key>>,
+    /// When their schedules come.
+    cron_job_alarms: Alarms<Key>,
     endpoints_queue: Arc<Queue<Key>>,
     /// Names of namespaces.
     namespace_queue: Arc<Queue<String>>,
@@ -135,9 +145,15 @@ struct World {
 /// [`crate::authorization::bootstrap`] makes. `root_ca`: the certificate authority in PEM, which every namespace gets in
 /// its ConfigMap `kube-root-ca.crt`.
 pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
+    run_by(Arc::new(clock::Machine), client, root_ca).await;
+}
+
+/// [`run`], by another clock than the machine's.
+pub async fn run_by(clock: Arc<dyn Clock>, client: impl Fn(User) -> Client, root_ca: String) {
     let clients = Clients::new(client);
     let (recorder, writing) = Recorder::new(clients.watches.clone(), "controllers");
     let world = Arc::new(World {
+        clock,
         recorder,
         root_ca,
         pods: Cache::new(),
@@ -149,6 +165,7 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         stateful_sets: Cache::new(),
         controller_revisions: Cache::new(),
         jobs: Cache::new(),
+        cron_jobs: Cache::new(),
         services: Cache::new(),
         endpoint_slices: Cache::new(),
         endpoints: Cache::new(),
@@ -166,6 +183,8 @@ pub async fn run(client: impl Fn(User) -> Client, root_ca: String) {
         stateful_set_queue: Queue::new(),
         job_queue: Queue::new(),
         lost_job_queue: Queue::new(),
+        cron_job_queue: Queue::new(),
+        cron_job_alarms: Alarms::new(),
         endpoints_queue: Queue::new(),
         namespace_queue: Queue::new(),
         service_account_queue: Queue::new(),
@@ -214,6 +233,8 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
         worker!(stateful_set_queue, stateful_set::sync),
         worker!(job_queue, job::sync),
         worker!(lost_job_queue, job::let_go),
+        worker!(cron_job_queue, cron_job::sync),
+        cron_job_alarm(world.clone()).boxed(),
         worker!(endpoints_queue, endpoints::sync),
         worker!(namespace_queue, namespace::sync),
         worker!(service_account_queue, service_account::sync),
@@ -221,6 +242,10 @@ fn workers(world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
         worker!(aggregation_queue, aggregation::sync),
         worker!(garbage_queue, garbage::sync),
     ]
+}
+
+async fn cron_job_alarm(world: Arc<World>) {
+    world.cron_job_alarms.ring(&*world.clock, |key| world.cron_job_queue.add(key)).await;
 }
 
 impl World {
@@ -471,6 +496,19 @@ impl Tracked for Job {
         {
             world.lost_job_queue.add(old);
         }
+        cron_job::job_changed(world, change);
+    }
+}
+
+impl Tracked for CronJob {
+    const NAMESPACED: bool = true;
+
+    fn cache(world: &World) -> &Cache<CronJob> {
+        &world.cron_jobs
+    }
+
+    fn changed(world: &World, change: &Change<CronJob>) {
+        cron_job::changed(world, change);
     }
 }
 

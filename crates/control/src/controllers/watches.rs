@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::StreamExt as _;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
 };
@@ -60,6 +60,7 @@ pub(super) async fn start(world: &Arc<World>) -> (Vec<BoxFuture<'static, ()>>, B
         StatefulSet,
         ControllerRevision,
         Job,
+        CronJob,
         Service,
         EndpointSlice,
         Endpoints,

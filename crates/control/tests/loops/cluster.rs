@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use control::apiserver::{ApiServer, ServiceRanges, Settings, User};
+use control::controllers::clock::{Clock, Machine};
 use control::store::{
     Store,
     engine::{Engine, Volatile},
@@ -40,11 +41,20 @@ impl Drop for Cluster {
 impl Cluster {
     /// Everything runs, and the nodes are ready.
     pub async fn start(nodes: &[&str]) -> Cluster {
-        Cluster::start_over(Volatile, nodes).await
+        Cluster::start_with(Arc::new(Machine), Volatile, nodes).await
     }
 
-    /// The same, with this engine behind the store.
+    /// By another clock than the machine's.
+    pub async fn start_by(clock: Arc<dyn Clock>, nodes: &[&str]) -> Cluster {
+        Cluster::start_with(clock, Volatile, nodes).await
+    }
+
+    /// With this engine behind the store.
     pub async fn start_over(engine: impl Engine, nodes: &[&str]) -> Cluster {
+        Cluster::start_with(Arc::new(Machine), engine, nodes).await
+    }
+
+    async fn start_with(clock: Arc<dyn Clock>, engine: impl Engine, nodes: &[&str]) -> Cluster {
         let settings = Settings {
             address: "127.0.0.1:6443".into(),
             run_dir: PathBuf::from("/nonexistent"),
@@ -61,7 +71,11 @@ impl Cluster {
         let scheduler = server.client_ahead(User::new("system:kube-scheduler", []));
         let bad_images = Arc::new(Mutex::new(BTreeSet::new()));
         let tasks = vec![
-            tokio::spawn(control::controllers::run(move |user| loops.client(user), "the CA".to_string())),
+            tokio::spawn(control::controllers::run_by(
+                clock,
+                move |user| loops.client(user),
+                "the CA".to_string(),
+            )),
             tokio::spawn(control::scheduler::run(scheduler)),
             tokio::spawn(kubelets(client.clone(), bad_images.clone())),
         ];

@@ -25,7 +25,7 @@ async fn running(cluster: &Cluster, name: &str) -> Vec<Pod> {
     pods.into_iter().filter(runs).collect()
 }
 
-async fn until_running(cluster: &Cluster, name: &str, count: usize) -> Vec<Pod> {
+pub async fn until_running(cluster: &Cluster, name: &str, count: usize) -> Vec<Pod> {
     eventually(&format!("{count} pods of {name} run"), async || {
         let pods = running(cluster, name).await;
         (pods.len() == count).then_some(pods)
@@ -33,7 +33,7 @@ async fn until_running(cluster: &Cluster, name: &str, count: usize) -> Vec<Pod> 
     .await
 }
 
-async fn end(cluster: &Cluster, pod: &Pod, phase: &str) {
+pub async fn end(cluster: &Cluster, pod: &Pod, phase: &str) {
     let code = if phase == "Succeeded" { 0 } else { 1 };
     let status = json!({ "status": { "phase": phase, "containerStatuses": [{ "name": "c", "image": "one", "imageID": "",
         "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": code, "finishedAt": "2026-01-01T00:00:00Z" } } }] } });
@@ -146,4 +146,60 @@ async fn a_job_that_is_over_goes_after_its_time_with_its_pods() {
         (none && cluster.pods().await.is_empty()).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_fails_for_good_fails_the_job_when_the_others_are_done() {
+    let cluster = Cluster::start(&["node-1"]).await;
+    let spec =
+        json!({ "completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 0 });
+    cluster.create::<Job>(job("apart", spec)).await;
+    for pod in until_running(&cluster, "apart", 2).await {
+        let index = &pod.annotations()["batch.kubernetes.io/job-completion-index"];
+        assert_eq!(pod.annotations()["batch.kubernetes.io/job-index-failure-count"], "0");
+        end(&cluster, &pod, if index == "0" { "Failed" } else { "Succeeded" }).await;
+    }
+    let job = until(&cluster, "apart", "failed", |job| is(job, "Failed")).await;
+    let status = job.status.unwrap();
+    assert_eq!(
+        (status.failed_indexes.as_deref(), status.completed_indexes.as_deref()),
+        (Some("0"), Some("1"))
+    );
+    assert_eq!((status.failed, status.succeeded), (Some(1), Some(1)));
+    eventually("its event", async || {
+        (cluster.events("apart", "FailedIndexes").await == ["Job has failed indexes"]).then_some(())
+    })
+    .await;
+    eventually("the pods are let go", async || {
+        cluster.pods().await.iter().all(|pod| pod.finalizers().is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_others_manage_is_left_to_them() {
+    let cluster = Cluster::start(&["node-1"]).await;
+    let theirs = cluster.create::<Job>(job("theirs", json!({ "managedBy": "acme.io/queue" }))).await;
+    cluster.create::<Job>(job("ours", json!({}))).await;
+    until_running(&cluster, "ours", 1).await;
+    let now = cluster.api::<Job>().get("theirs").await.unwrap();
+    assert_eq!((cluster.pods().await.len(), now.status), (1, theirs.status));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspension_is_no_failure() {
+    let cluster = Cluster::start(&["node-1"]).await;
+    cluster.create::<Job>(job("paused", json!({ "backoffLimit": 0 }))).await;
+    until_running(&cluster, "paused", 1).await;
+    cluster.patch::<Job>("paused", json!({ "spec": { "suspend": true } })).await;
+    let job = until(&cluster, "paused", "suspended", |job| {
+        let status = job.status.clone().unwrap_or_default();
+        is(job, "Suspended") && status.active.is_none() && status.terminating == Some(0)
+    })
+    .await;
+    assert_eq!(job.status.unwrap().failed, None);
+    cluster.patch::<Job>("paused", json!({ "spec": { "suspend": false } })).await;
+    let pods = until_running(&cluster, "paused", 1).await;
+    end(&cluster, &pods[0], "Succeeded").await;
+    until(&cluster, "paused", "complete", |job| is(job, "Complete")).await;
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod controllers;
+mod cron_jobs;
 mod daemons;
 mod jobs;
 mod ownership;

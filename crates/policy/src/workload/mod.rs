@@ -1,8 +1,9 @@
 //! Decides what the workload controllers do next: which replica sets a Deployment makes, grows and shrinks, which pods
-//! a ReplicaSet, a StatefulSet, a Job or a DaemonSet makes and removes, and what their statuses say. The same decisions, words
-//! and order as kube-controller-manager (`pkg/controller/deployment`, `pkg/controller/replicaset`), from objects and a time
-//! handed in.
+//! a ReplicaSet, a StatefulSet, a Job or a DaemonSet makes and removes, which Jobs a CronJob starts, and what their statuses
+//! say. The same decisions, words and order as kube-controller-manager (`pkg/controller/deployment`,
+//! `pkg/controller/replicaset`), from objects and a time handed in.
 
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod history;
@@ -28,6 +29,10 @@ pub struct Note {
 impl Note {
     fn normal(reason: &'static str, message: String) -> Note {
         Note { reason, message, warning: false }
+    }
+
+    fn warning(reason: &'static str, message: String) -> Note {
+        Note { reason, message, warning: true }
     }
 }
 

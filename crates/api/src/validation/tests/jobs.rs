@@ -64,7 +64,36 @@ fn a_job_asks_for_what_can_end() {
             (
                 "/spec/backoffLimitPerIndex",
                 json!(1),
-                &["spec.backoffLimitPerIndex: Forbidden: is not supported by this cluster"],
+                &["spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode"],
+            ),
+            (
+                "/spec/maxFailedIndexes",
+                json!(1),
+                &[
+                    "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+                    "spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode",
+                ],
+            ),
+            ("/spec/managedBy", json!("acme.io/queue"), &[]),
+            ("/spec/managedBy", json!("kubernetes.io/job-controller"), &[]),
+            (
+                "/spec/managedBy",
+                json!("acme"),
+                &[
+                    "spec.managedBy: Invalid value: \"acme\": must be a domain-prefixed path (such as \"acme.io/foo\")",
+                ],
+            ),
+            (
+                "/spec/managedBy",
+                json!("acme.io/a b"),
+                &[
+                    "spec.managedBy: Invalid value: \"a b\": Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
+                ],
+            ),
+            (
+                "/spec/managedBy",
+                json!(format!("acme.io/{}", "a".repeat(60))),
+                &["spec.managedBy: Too long: may not be more than 63 bytes"],
             ),
             (
                 "/spec/successPolicy",
@@ -92,13 +121,45 @@ fn an_indexed_job_says_how_many_there_are() {
             (
                 "/spec/successPolicy",
                 policy(json!({"succeededIndexes": "2-4"})),
-                &["spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2-4\": too large index: 4"],
+                &[
+                    "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2-4\": error parsing succeededIndexes: too large index: \"4\"",
+                ],
             ),
             (
                 "/spec/successPolicy",
                 policy(json!({})),
                 &[
                     "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified",
+                ],
+            ),
+            (
+                "/spec/successPolicy",
+                policy(json!({"succeededIndexes": "0,2", "succeededCount": 3})),
+                &[
+                    "spec.successPolicy.rules[0].succeededCount: Invalid value: 3: must be less than or equal to 2 (the number of indexes in the specified succeededIndexes field)",
+                ],
+            ),
+            (
+                "/spec/successPolicy",
+                policy(json!({"succeededIndexes": "2,1-3"})),
+                &[
+                    "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2,1-3\": error parsing succeededIndexes: non-increasing order, previous: 2, current: 1",
+                ],
+            ),
+            ("/spec/backoffLimitPerIndex", json!(0), &[]),
+            (
+                "/spec/maxFailedIndexes",
+                json!(5),
+                &[
+                    "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+                    "spec.maxFailedIndexes: Invalid value: 5: must be less than or equal to completions",
+                ],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                policy(json!({"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1]}})),
+                &[
+                    "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set",
                 ],
             ),
             (
@@ -110,6 +171,22 @@ fn an_indexed_job_says_how_many_there_are() {
             ),
         ],
     );
+    let mut many = indexed.clone();
+    many["spec"]["completions"] = json!(100_001);
+    many["spec"]["parallelism"] = json!(10_001);
+    many["spec"]["backoffLimitPerIndex"] = json!(1);
+    assert_eq!(
+        create("batch", "Job", many),
+        [
+            "spec.maxFailedIndexes: Required value: must be specified when completions is above 100000",
+            "spec.parallelism: Invalid value: 10001: must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index",
+        ]
+    );
+    let mut by_index = indexed.clone();
+    by_index["spec"]["backoffLimitPerIndex"] = json!(1);
+    by_index["spec"]["podFailurePolicy"] =
+        policy(json!({"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1]}}));
+    assert_eq!(create("batch", "Job", by_index), [""; 0]);
     let mut endless = indexed;
     endless["spec"]["completions"] = Value::Null;
     endless["spec"]["parallelism"] = json!(1);
@@ -164,10 +241,31 @@ fn a_policy_on_failures_says_what_it_looks_at() {
                 "/spec/podFailurePolicy",
                 policy(json!({"action": "Count"})),
                 &[&format!(
-                    "{rule}: Invalid value: {{\"action\":\"Count\"}}: specifying one of OnExitCodes and OnPodConditions is required"
+                    "{rule}: Invalid value: specifying one of OnExitCodes and OnPodConditions is required"
+                )],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                codes(json!({"values": [1, 1]})),
+                &[&format!("{rule}.onExitCodes.values[1]: Duplicate value: 1")],
+            ),
+            (
+                "/spec/podFailurePolicy",
+                policy(json!({"onPodConditions": [{"type": "X"}]})),
+                &[&format!(
+                    "{rule}.action: Required value: valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"
                 )],
             ),
         ],
+    );
+    let mut replaces = job();
+    replaces["spec"]["podFailurePolicy"] = codes(json!({}));
+    replaces["spec"]["podReplacementPolicy"] = json!("TerminatingOrFailed");
+    assert_eq!(
+        create("batch", "Job", replaces),
+        [
+            "spec.podReplacementPolicy: Unsupported value: \"TerminatingOrFailed\": supported values: \"Failed\""
+        ]
     );
     let mut restarts = job();
     restarts["spec"]["podFailurePolicy"] = codes(json!({}));
@@ -241,8 +339,32 @@ fn what_a_job_is_made_of_stays() {
     let place = ("/spec/template/spec/nodeSelector", json!({"zone": "a"}));
     assert_eq!(update("batch", "Job", "", with(waiting(), place.0, place.1), waiting()), [""; 0]);
     assert_eq!(update("batch", "Job", "", with(waiting(), image.0, image.1), waiting()).len(), 1);
+    let near = |term: &str| {
+        json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1,
+        "preference": {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [term]}]}}]}})
+    };
+    let place = ("/spec/template/spec/affinity", near("a"));
+    assert_eq!(update("batch", "Job", "", with(waiting(), place.0, place.1), waiting()), [""; 0]);
+    let apart = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}});
+    assert_eq!(
+        update("batch", "Job", "", with(waiting(), place.0, apart), waiting()).len(),
+        1,
+        "not to pods"
+    );
+    for (field, value) in [("managedBy", json!("acme.io/queue")), ("backoffLimitPerIndex", json!(2))] {
+        let errors = update("batch", "Job", "", with(plain(), &format!("/spec/{field}"), value), plain());
+        assert!(
+            errors.iter().any(|e| e.starts_with(&format!("spec.{field}:")) && e.ends_with("immutable")),
+            "{errors:?}"
+        );
+    }
     // As many as run at a time: it may grow and shrink.
     let elastic =
         |count: i64| old(json!({"completions": count, "parallelism": count, "completionMode": "Indexed"}));
     assert_eq!(update("batch", "Job", "", elastic(5), elastic(2)), [""; 0]);
+    let apart = with(elastic(5), "/spec/parallelism", json!(3));
+    assert_eq!(
+        update("batch", "Job", "", apart, elastic(2)),
+        ["spec.completions: Invalid value: 5: can only be modified in tandem with spec.parallelism"]
+    );
 }

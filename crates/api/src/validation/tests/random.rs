@@ -127,6 +127,7 @@ const KINDS: [(&str, &str); 19] = [
     ("apps", "DaemonSet"),
     ("apps", "StatefulSet"),
     ("batch", "Job"),
+    ("batch", "CronJob"),
     ("networking.k8s.io", "NetworkPolicy"),
     ("rbac.authorization.k8s.io", "Role"),
     ("rbac.authorization.k8s.io", "ClusterRole"),

@@ -2,13 +2,15 @@
 
 use k8s_openapi::api::batch::v1::{JobSpec, PodFailurePolicyRule};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Counted,
     /// It does not count towards `backoffLimit`.
     Ignored,
+    /// Its index fails with it.
+    FailsIndex,
     /// The message says by which rule.
     FailsJob(String),
 }
@@ -28,6 +30,7 @@ pub fn judge(spec: &JobSpec, pod: &Pod) -> Verdict {
         let Some(what) = matched else { continue };
         return match rule.action.as_str() {
             "Ignore" => Verdict::Ignored,
+            "FailIndex" => Verdict::FailsIndex,
             "FailJob" => Verdict::FailsJob(format!("{what} matching FailJob rule at index {at}")),
             _ => Verdict::Counted,
         };
@@ -71,13 +74,36 @@ fn by_condition(rule: &PodFailurePolicyRule, pod: &Pod) -> Option<String> {
     Some(format!("Pod {} has condition {}", full_name(pod), found.type_))
 }
 
-/// When a pod ended: its last container, else when it began to be deleted.
+/// When a pod ended: with the last of its containers, else when it was not ready any more, else when it was deleted.
 pub fn ended(pod: &Pod, now: Timestamp) -> Timestamp {
-    let last = containers(pod)
-        .filter_map(|container| Some(container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0))
-        .max();
-    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|at| at.0.min(now));
-    last.or(deleted).unwrap_or(now)
+    last_container(pod).or_else(|| not_ready(pod)).or_else(|| deleted(pod)).unwrap_or(now)
+}
+
+/// None while one of them runs.
+fn last_container(pod: &Pod) -> Option<Timestamp> {
+    let sidecar = |name: &str| {
+        let all = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        all.into_iter().any(|one| one.name == name && one.restart_policy.as_deref() == Some("Always"))
+    };
+    let status = pod.status.as_ref()?;
+    let sidecars = status.init_container_statuses.iter().flatten().filter(|one| sidecar(&one.name));
+    let ends: Option<Vec<Timestamp>> = sidecars
+        .chain(status.container_statuses.iter().flatten())
+        .map(|one| Some(one.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0))
+        .collect();
+    ends?.into_iter().max()
+}
+
+fn not_ready(pod: &Pod) -> Option<Timestamp> {
+    let ready = crate::workload::ready_condition(pod).filter(|ready| ready.status == "False")?;
+    ready.last_transition_time.as_ref().map(|at| at.0)
+}
+
+/// The deadline of its deletion, less the time it was given.
+fn deleted(pod: &Pod) -> Option<Timestamp> {
+    let meta = &pod.metadata;
+    let grace = SignedDuration::from_secs(meta.deletion_grace_period_seconds.unwrap_or(0));
+    meta.deletion_timestamp.as_ref()?.0.checked_sub(grace).ok()
 }
 
 /// Reasons of events are words of this program.
@@ -85,6 +111,8 @@ pub fn reason(reason: &str) -> &'static str {
     match reason {
         "PodFailurePolicy" => "PodFailurePolicy",
         "DeadlineExceeded" => "DeadlineExceeded",
+        "FailedIndexes" => "FailedIndexes",
+        "MaxFailedIndexesExceeded" => "MaxFailedIndexesExceeded",
         _ => "BackoffLimitExceeded",
     }
 }

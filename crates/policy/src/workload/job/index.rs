@@ -10,13 +10,14 @@ use super::INDEX;
 pub struct Indexes(BTreeSet<i32>);
 
 impl Indexes {
-    /// What cannot be read is left out: validation refuses it in a spec, and the status is our own.
-    pub fn parse(text: &str) -> Indexes {
+    /// Those below a number: a Job may have got fewer. What cannot be read is left out: validation refuses it in a spec, and
+    /// the status is our own.
+    pub fn parse(text: &str, below: i32) -> Indexes {
         let mut all = BTreeSet::new();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             if let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) {
-                all.extend(first..=last);
+                all.extend(first..=last.min(below.saturating_sub(1)));
             }
         }
         Indexes(all)

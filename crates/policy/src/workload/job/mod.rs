@@ -7,6 +7,8 @@
 mod failure;
 mod index;
 mod make;
+mod manage;
+mod per_index;
 #[cfg(test)]
 mod tests;
 
@@ -21,26 +23,27 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use super::{Note, is_active, is_ready};
 use failure::Verdict;
 use index::{Indexes, index_of};
+use per_index::PerIndex;
 
 /// The finalizer of a pod whose end is not counted yet.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 /// The annotation, and label, of a pod of an Indexed Job.
 pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
-/// No more pods than this are made or deleted in one go.
-const BURST: usize = 500;
 /// No more uids than this wait in a status to be counted.
 const UNCOUNTED: usize = 500;
-/// The pause after a first failure, which doubles with each further one, and the longest.
-const BACKOFF: SignedDuration = SignedDuration::from_secs(10);
-const LONGEST_BACKOFF: SignedDuration = SignedDuration::from_secs(600);
+/// Who manages Jobs that name nobody else.
+const MANAGER: &str = "kubernetes.io/job-controller";
 
 /// What to do, in this order: pods are made and deleted, the status is written, and then pods are let go.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub create: Vec<Pod>,
-    /// Names of pods.
+    /// Names of pods. Their end will be counted.
     pub delete: Vec<String>,
+    /// Names of pods that are not wanted any more, whatever becomes of them: they lose the finalizer [`TRACKING`] and are
+    /// deleted.
+    pub dismiss: Vec<String>,
     pub status: JobStatus,
     /// Names of pods whose end the status knows: they lose the finalizer [`TRACKING`].
     pub untrack: Vec<String>,
@@ -84,11 +87,20 @@ fn condition<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> 
     status.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == "True")
 }
 
-/// Complete or Failed.
+/// How a Job that is over ended: Complete or Failed.
+pub fn end(job: &Job) -> Option<&'static str> {
+    let status = job.status.as_ref()?;
+    ["Complete", "Failed"].into_iter().find(|kind| condition(status, kind).is_some())
+}
+
 pub fn is_over(job: &Job) -> bool {
-    let over =
-        |status: &JobStatus| ["Complete", "Failed"].iter().any(|kind| condition(status, kind).is_some());
-    job.status.as_ref().is_some_and(over)
+    end(job).is_some()
+}
+
+/// Whether it is another controller's to see to (`spec.managedBy`).
+pub fn is_managed_elsewhere(job: &Job) -> bool {
+    let manager = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
+    manager.is_some_and(|manager| manager != MANAGER)
 }
 
 fn is_indexed(spec: &JobSpec) -> bool {
@@ -110,6 +122,11 @@ fn is_failed(spec: &JobSpec, pod: &Pod) -> bool {
     going && (at_once || spec.pod_replacement_policy.as_deref() != Some("Failed"))
 }
 
+/// The index of a pod of an Indexed Job, if the Job has such a one.
+fn valid_index(spec: &JobSpec, pod: &Pod) -> Option<i32> {
+    index_of(pod).filter(|index| *index < spec.completions.unwrap_or(0))
+}
+
 fn is_terminating(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some() && !super::is_finished(pod)
 }
@@ -122,6 +139,8 @@ struct Look<'a> {
     active: Vec<&'a Pod>,
     now: Timestamp,
     completed: Indexes,
+    /// Where failures are counted by index (`backoffLimitPerIndex`).
+    per_index: Option<PerIndex<'a>>,
     status: JobStatus,
     plan: Plan,
 }
@@ -131,18 +150,38 @@ pub fn plan<P: Borrow<Pod>>(job: &Job, pods: &[P], owner: &OwnerReference, now: 
     let status = job.status.clone().unwrap_or_default();
     let Some(spec) = &job.spec else { return Plan { status, ..Plan::default() } };
     let pods: Vec<&Pod> = pods.iter().map(Borrow::borrow).collect();
-    if is_over(job) {
-        let untrack = pods.iter().filter(|pod| is_tracked(pod)).map(|pod| name(pod)).collect();
+    let is_ours = !is_managed_elsewhere(job);
+    if is_over(job) || !is_ours {
+        let tracked = pods.iter().filter(|pod| is_ours && is_tracked(pod));
+        let untrack = tracked.map(|pod| name(pod)).collect();
         let mut plan = Plan { untrack, status, ..Plan::default() };
         outlived(job, spec, &mut plan, now);
         return plan;
     }
-    let active = pods.iter().copied().filter(|pod| is_active(pod)).collect();
-    let completed = Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default());
-    let mut look = Look { job, spec, pods, active, now, completed, status, plan: Plan::default() };
+    let active: Vec<&Pod> = pods.iter().copied().filter(|pod| is_active(pod)).collect();
+    let below = spec.completions.unwrap_or(i32::MAX);
+    let mut completed = Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), below);
+    if is_indexed(spec) {
+        let succeeded = pods.iter().filter(|pod| is_tracked(pod) && is_succeeded(pod));
+        succeeded.filter_map(|pod| valid_index(spec, pod)).for_each(|index| completed.insert(index));
+    }
+    let per_index = PerIndex::look(spec, &status, &pods, &active, &completed);
+    let plan = Plan::default();
+    let mut look = Look { job, spec, pods, active, now, completed, per_index, status, plan };
     look.decide(owner);
     look.plan.status = look.status;
     look.plan
+}
+
+/// The Job for the second look of a step, after its pods were ended: that it fails is decided, and what it ended itself is not
+/// to be taken for failures of theirs.
+pub fn after(job: &Job, first: &JobStatus) -> Job {
+    let mut job = job.clone();
+    let status = job.status.get_or_insert_default();
+    if let (Some(target), None) = (condition(first, "FailureTarget"), condition(status, "FailureTarget")) {
+        status.conditions.get_or_insert_default().push(target.clone());
+    }
+    job
 }
 
 /// What is over may be deleted after a while (`pkg/controller/ttlafterfinished`).
@@ -165,11 +204,15 @@ impl Look<'_> {
         if self.status.start_time.is_none() && !is_suspended {
             self.status.start_time = Some(Time(self.now));
         }
+        let begun = self.begun_end();
         let failure = self.failed_by_policy();
-        let (succeeded, failed) = self.count();
-        let mut end = self.begun_end().or(failure).or_else(|| self.failed_end(failed, is_suspended));
+        let (succeeded, failed) = self.count(begun.as_ref());
+        let mut end = begun.or(failure).or_else(|| self.failed_end(failed, is_suspended));
         if end.is_none() && is_indexed(self.spec) {
-            end = self.success_policy();
+            let completions = self.spec.completions.unwrap_or(0);
+            let by_index = self.per_index.as_ref();
+            let failed = by_index.and_then(|all| all.end(self.spec, succeeded, completions));
+            end = failed.or_else(|| self.success_policy());
         }
         if end.is_none() && self.is_complete(succeeded) {
             let message = "Reached expected number of succeeded pods".to_owned();
@@ -191,8 +234,18 @@ impl Look<'_> {
     }
 
     /// Moves what finished on its way into the counters. How many have succeeded and failed by now, counted or not.
-    fn count(&mut self) -> (i32, i32) {
-        let indexed = is_indexed(self.spec);
+    fn count(&mut self, begun: Option<&End>) -> (i32, i32) {
+        let (spec, indexed) = (self.spec, is_indexed(self.spec));
+        let per_index = self.per_index.take();
+        // A Job that has failed waits for no pod's end to count it.
+        let fails = |pod: &Pod| {
+            let is_ended =
+                matches!(begun, Some(End::Failed { .. })) && pod.metadata.deletion_timestamp.is_some();
+            is_failed(spec, pod) || is_ended
+        };
+        let is_going = begun.is_some() || self.job.metadata.deletion_timestamp.is_some();
+        let waits =
+            |pod: &Pod| !is_going && per_index.as_ref().is_some_and(|all| all.is_awaiting_replacement(pod));
         let waiting = self.status.uncounted_terminated_pods.take().unwrap_or_default();
         let tracked: BTreeSet<&str> =
             self.pods.iter().filter(|pod| is_tracked(pod)).map(|pod| uid(pod)).collect();
@@ -211,11 +264,6 @@ impl Look<'_> {
             } else if is_succeeded(pod) {
                 if indexed {
                     // The set of indexes counts each once by itself.
-                    if let Some(index) =
-                        index_of(pod).filter(|index| *index < self.spec.completions.unwrap_or(0))
-                    {
-                        self.completed.insert(index);
-                    }
                 } else if ok.len() + bad.len() < UNCOUNTED {
                     ok.push(uid(pod).to_owned());
                 } else {
@@ -223,8 +271,11 @@ impl Look<'_> {
                     continue;
                 }
                 self.plan.untrack.push(name(pod));
-            } else if is_failed(self.spec, pod) {
-                if matches!(failure::judge(self.spec, pod), Verdict::Ignored) {
+            } else if fails(pod) {
+                let is_ignored = matches!(failure::judge(self.spec, pod), Verdict::Ignored);
+                if waits(pod) {
+                    more_bad += i32::from(!is_ignored);
+                } else if is_ignored || indexed && valid_index(self.spec, pod).is_none() {
                     self.plan.untrack.push(name(pod));
                 } else if ok.len() + bad.len() < UNCOUNTED {
                     bad.push(uid(pod).to_owned());
@@ -245,7 +296,9 @@ impl Look<'_> {
             succeeded = self.completed.len();
             self.status.succeeded = (succeeded > 0).then_some(succeeded);
             self.status.completed_indexes = (succeeded > 0).then(|| self.completed.to_string());
+            self.status.failed_indexes = per_index.as_ref().map(|all| all.failed.to_string());
         }
+        self.per_index = per_index;
         let some = |uids: Vec<String>| (!uids.is_empty()).then_some(uids);
         self.status.uncounted_terminated_pods =
             Some(UncountedTerminatedPods { succeeded: some(ok), failed: some(bad) });
@@ -316,7 +369,7 @@ impl Look<'_> {
     fn success_policy(&self) -> Option<End> {
         let rules = &self.spec.success_policy.as_ref()?.rules;
         let at = rules.iter().position(|rule| {
-            let of = rule.succeeded_indexes.as_deref().map(Indexes::parse);
+            let of = rule.succeeded_indexes.as_deref().map(|text| Indexes::parse(text, i32::MAX));
             let done = self.completed.common(of.as_ref());
             let wanted = match (rule.succeeded_count, &of) {
                 (Some(count), _) => count,
@@ -344,16 +397,28 @@ impl Look<'_> {
             End::Failed { reason, message } => ("FailureTarget", "Failed", reason, message),
         };
         self.set_condition(target, "True", reason, message);
-        self.plan.delete = self.active.iter().map(|pod| name(pod)).collect();
+        let active = self.active.iter().map(|pod| name(pod)).collect();
+        match end {
+            // What others have achieved makes nobody's failure of what is ended now.
+            End::Complete { .. } => self.plan.dismiss = active,
+            End::Failed { .. } => self.plan.delete = active,
+        }
         let waiting = self.status.uncounted_terminated_pods.clone().unwrap_or_default();
         let is_counted = waiting.succeeded.is_none() && waiting.failed.is_none();
-        if !self.active.is_empty() || !is_counted || self.pods.iter().any(|pod| is_terminating(pod)) {
+        let seen: BTreeSet<&String> = self.plan.untrack.iter().collect();
+        let is_all_seen =
+            !self.pods.iter().any(|pod| is_terminating(pod) || is_tracked(pod) && !seen.contains(&name(pod)));
+        if !self.active.is_empty() || !is_counted || !is_all_seen {
             return;
         }
         self.set_condition(last, "True", reason, message);
         match end {
             End::Complete { .. } => {
                 self.status.completion_time = Some(Time(self.now));
+                if self.spec.completions.is_some_and(|wanted| self.status.succeeded > Some(wanted)) {
+                    let message = "Too many succeeded pods running after completion count reached";
+                    self.plan.notes.push(Note::warning("TooManySucceededPods", message.to_owned()));
+                }
                 self.plan.notes.push(Note::normal("Completed", "Job completed".to_owned()));
             }
             End::Failed { reason, message } => {
@@ -377,95 +442,6 @@ impl Look<'_> {
             // Its deadline begins anew.
             self.status.start_time = Some(Time(self.now));
         }
-    }
-
-    /// As many pods as may run at a time, and as are still wanted.
-    fn manage(&mut self, is_suspended: bool, succeeded: i32, owner: &OwnerReference) {
-        let parallelism = self.spec.parallelism.unwrap_or(1).max(0) as usize;
-        let active = self.active.len();
-        let wanted = match self.spec.completions {
-            _ if is_suspended => 0,
-            // One has succeeded: no more are made.
-            None if succeeded > 0 => active.min(parallelism),
-            None => parallelism,
-            Some(completions) => parallelism.min((completions - succeeded).max(0) as usize),
-        };
-        let doubled = if is_indexed(self.spec) { self.doubled() } else { Vec::new() };
-        let too_many = active.saturating_sub(wanted).max(doubled.len());
-        if too_many > 0 {
-            self.plan.delete = self.most_dispensable(doubled, too_many.min(BURST));
-            return;
-        }
-        let mut missing = wanted - active;
-        let replaces_ended_alone = self.spec.pod_replacement_policy.as_deref() == Some("Failed");
-        if replaces_ended_alone {
-            let ending = self.pods.iter().filter(|pod| is_terminating(pod)).count();
-            missing = missing.saturating_sub(ending);
-        }
-        if missing == 0 {
-            return;
-        }
-        if let Some(left) = self.backoff() {
-            self.plan.recheck(left);
-            return;
-        }
-        let missing = missing.min(BURST);
-        self.plan.create = match self.spec.completions.filter(|_| is_indexed(self.spec)) {
-            Some(completions) => {
-                let occupied: BTreeSet<i32> = self
-                    .pods
-                    .iter()
-                    .filter(|pod| is_active(pod) || replaces_ended_alone && is_terminating(pod))
-                    .filter_map(|pod| index_of(pod))
-                    .collect();
-                let free = (0..completions)
-                    .filter(|index| !self.completed.contains(*index) && !occupied.contains(index));
-                free.take(missing).map(|index| make::pod(self.job, owner, Some(index))).collect()
-            }
-            None => (0..missing).map(|_| make::pod(self.job, owner, None)).collect(),
-        };
-    }
-
-    /// Pods of an Indexed Job that are not wanted whatever the number: without an index of it, or a second of one.
-    fn doubled(&self) -> Vec<String> {
-        let mut seen = BTreeSet::new();
-        let completions = self.spec.completions.unwrap_or(0);
-        let is_wanted = |pod: &&&Pod| {
-            index_of(pod).is_some_and(|index| {
-                index < completions && !self.completed.contains(index) && seen.insert(index)
-            })
-        };
-        let wanted: BTreeSet<String> = self.active.iter().filter(is_wanted).map(|pod| name(pod)).collect();
-        self.active.iter().map(|pod| name(pod)).filter(|name| !wanted.contains(name)).collect()
-    }
-
-    fn most_dispensable(&self, first: Vec<String>, count: usize) -> Vec<String> {
-        let mut others: Vec<&Pod> = self.active.clone();
-        others.retain(|pod| !first.contains(&name(pod)));
-        if is_indexed(self.spec) {
-            others.sort_by_key(|pod| std::cmp::Reverse(index_of(pod)));
-        } else {
-            others.sort_by_cached_key(|pod| super::replica_set::dispensability(pod, 0, self.now));
-        }
-        first.into_iter().chain(others.into_iter().map(name)).take(count).collect()
-    }
-
-    /// How long no pod is made yet, after failures that no success followed.
-    fn backoff(&self) -> Option<SignedDuration> {
-        let ends = |wanted: &dyn Fn(&Pod) -> bool| -> Vec<Timestamp> {
-            self.pods.iter().filter(|pod| wanted(pod)).map(|pod| failure::ended(pod, self.now)).collect()
-        };
-        let last_success = ends(&is_succeeded).into_iter().max();
-        let failed = |pod: &Pod| {
-            is_failed(self.spec, pod) && !matches!(failure::judge(self.spec, pod), Verdict::Ignored)
-        };
-        let mut failures = ends(&failed);
-        failures.retain(|at| last_success.is_none_or(|success| *at > success));
-        let last = failures.iter().max()?;
-        let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(6);
-        let pause = (BACKOFF * 2i32.pow(doublings)).min(LONGEST_BACKOFF);
-        let left = pause - self.now.duration_since(*last);
-        left.is_positive().then_some(left)
     }
 
     fn set_condition(&mut self, kind: &str, status: &str, reason: &str, message: &str) {

@@ -16,6 +16,8 @@ fn owner() -> OwnerReference {
 }
 
 struct World {
+    /// Deleted pods stay until they are taken out by hand.
+    lingers: bool,
     job: Job,
     pods: BTreeMap<String, Pod>,
     made: usize,
@@ -36,6 +38,7 @@ impl World {
         }
         let job = json!({ "metadata": { "name": "j", "namespace": "n", "uid": "J" }, "spec": full });
         World {
+            lingers: false,
             job: serde_json::from_value(job).unwrap(),
             pods: BTreeMap::new(),
             made: 0,
@@ -58,11 +61,14 @@ impl World {
             pod.metadata.name = Some(name.clone());
             self.pods.insert(name, pod);
         }
-        for name in first.delete {
-            self.delete(&name);
+        for name in &first.dismiss {
+            self.pods.get_mut(name).unwrap().metadata.finalizers = None;
+        }
+        for name in first.delete.iter().chain(&first.dismiss) {
+            self.delete(name);
         }
         let pods: Vec<Pod> = self.pods.values().cloned().collect();
-        let then = plan(&self.job, &pods, &owner(), self.now);
+        let then = plan(&after(&self.job, &first.status), &pods, &owner(), self.now);
         self.job.status = Some(then.status);
         self.notes.extend(then.notes.into_iter().map(|note| format!("{}: {}", note.reason, note.message)));
         self.recheck = then.recheck;
@@ -71,7 +77,8 @@ impl World {
             pod.metadata.finalizers.as_mut().unwrap().retain(|finalizer| finalizer != TRACKING);
         }
         // What nothing holds any more is gone.
-        self.pods.retain(|_, pod| pod.metadata.deletion_timestamp.is_none() || is_tracked(pod));
+        let lingers = self.lingers;
+        self.pods.retain(|_, pod| lingers || pod.metadata.deletion_timestamp.is_none() || is_tracked(pod));
     }
 
     fn settle(&mut self) {
@@ -86,7 +93,9 @@ impl World {
     }
 
     fn delete(&mut self, name: &str) {
-        self.pods.get_mut(name).unwrap().metadata.deletion_timestamp = Some(Time(self.now));
+        let meta = &mut self.pods.get_mut(name).unwrap().metadata;
+        meta.deletion_timestamp = Some(Time(self.now + SignedDuration::from_secs(30)));
+        meta.deletion_grace_period_seconds = Some(30);
     }
 
     fn end(&mut self, name: &str, code: i32) {
@@ -111,6 +120,11 @@ impl World {
             self.end(&name, code);
         }
         panic!("runs for ever: {:?}", self.job.status);
+    }
+
+    fn annotation(&self, pod: &str, name: &str) -> Option<&str> {
+        let all = self.pods[pod].metadata.annotations.as_ref()?;
+        all.get(name).map(String::as_str)
     }
 
     fn active(&self) -> Vec<String> {
@@ -231,10 +245,17 @@ fn a_suspended_job_has_no_pods_and_its_deadline_begins_when_it_goes_on() {
     assert_eq!(world.notes, ["Suspended: Job suspended", "Resumed: Job resumed"]);
     world.job.spec.as_mut().unwrap().suspend = Some(true);
     world.settle();
-    assert_eq!(world.counts(), (0, 0, 2));
+    assert_eq!(world.counts(), (0, 0, 0), "what is taken away has not failed");
+    world.now += SignedDuration::from_secs(1);
     world.job.spec.as_mut().unwrap().suspend = Some(false);
+    world.settle();
+    assert_eq!(
+        (world.active().len(), world.recheck),
+        (2, Some(SignedDuration::from_secs(60))),
+        "nor does it wait"
+    );
     world.run(0);
-    assert_eq!(world.counts().1, 2);
+    assert_eq!(world.counts(), (0, 2, 0));
 }
 
 #[test]
@@ -278,7 +299,7 @@ fn a_success_policy_ends_it_early() {
     world.end("p01", 0);
     world.settle();
     assert_eq!(world.conditions(), ["SuccessCriteriaMet SuccessPolicy", "Complete SuccessPolicy"]);
-    assert!(world.active().is_empty());
+    assert_eq!((world.active().len(), world.counts()), (0, (0, 3, 0)), "the last one has not failed");
 }
 
 #[test]
@@ -372,7 +393,198 @@ fn indexes_are_read_and_written_as_runs() {
     for (text, count, again) in
         [("", 0, ""), ("3", 1, "3"), ("1,2", 2, "1,2"), ("0-2,4,6-7,9", 7, "0-2,4,6,7,9"), ("x,2-1", 0, "")]
     {
-        let all = Indexes::parse(text);
+        let all = Indexes::parse(text, 100);
         assert_eq!((all.len(), all.to_string().as_str()), (count, again), "{text}");
     }
+}
+
+/// Indexes 0 to 2 at once, each of which may fail once.
+fn by_index(more: Value) -> World {
+    let mut spec = json!({ "completions": 3, "parallelism": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 1,
+        "backoffLimit": i32::MAX });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut world = World::new(spec);
+    world.settle();
+    world
+}
+
+#[test]
+fn an_index_that_fails_too_often_fails_for_good_and_the_others_go_on() {
+    let mut world = by_index(json!({}));
+    assert_eq!(world.status().failed_indexes.as_deref(), Some(""));
+    assert_eq!(world.annotation("p01", per_index::FAILURES), Some("0"));
+    world.end("p01", 1);
+    world.settle();
+    assert_eq!((world.made, world.recheck), (3, Some(SignedDuration::from_secs(10))));
+    assert!(is_tracked(&world.pods["p01"]), "it waits for the one that carries its number on");
+    assert_eq!(world.counts(), (2, 0, 0));
+    world.now += SignedDuration::from_secs(10);
+    world.settle();
+    assert_eq!(world.annotation("p04", per_index::FAILURES), Some("1"));
+    assert_eq!(
+        (world.annotation("p04", INDEX), world.annotation("p04", per_index::IGNORED)),
+        (Some("0"), None)
+    );
+    assert_eq!((is_tracked(&world.pods["p01"]), world.counts()), (false, (3, 0, 1)));
+    world.end("p04", 1);
+    world.settle();
+    assert_eq!((world.made, world.counts(), world.conditions().len()), (4, (2, 0, 2), 0));
+    assert_eq!(world.status().failed_indexes.as_deref(), Some("0"));
+    world.run(0);
+    assert_eq!((world.made, world.counts()), (4, (0, 2, 2)));
+    assert_eq!(world.status().completed_indexes.as_deref(), Some("1,2"));
+    assert_eq!(world.conditions(), ["FailureTarget FailedIndexes", "Failed FailedIndexes"]);
+    assert_eq!(world.notes, ["FailedIndexes: Job has failed indexes"]);
+    assert!(!world.pods.values().any(is_tracked), "nothing is held");
+}
+
+#[test]
+fn each_index_waits_by_itself() {
+    let mut world = by_index(json!({ "backoffLimitPerIndex": 5 }));
+    world.end("p01", 1);
+    world.settle();
+    world.now += SignedDuration::from_secs(6);
+    world.end("p02", 1);
+    world.settle();
+    assert_eq!((world.made, world.recheck), (3, Some(SignedDuration::from_secs(4))));
+    world.now += SignedDuration::from_secs(4);
+    world.settle();
+    assert_eq!((world.made, world.recheck), (4, Some(SignedDuration::from_secs(6))));
+    world.end("p04", 1);
+    world.settle();
+    world.now += SignedDuration::from_secs(6);
+    world.settle();
+    assert_eq!(
+        (world.made, world.recheck),
+        (5, Some(SignedDuration::from_secs(14))),
+        "twice the pause of the first"
+    );
+    world.now += SignedDuration::from_secs(14);
+    world.run(0);
+    assert_eq!(world.annotation("p06", per_index::FAILURES), Some("2"));
+    assert_eq!((world.counts(), world.status().failed_indexes.as_deref()), ((0, 3, 3), Some("")));
+    assert!(world.conditions().contains(&"Complete CompletionsReached".to_owned()));
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job() {
+    let mut world = by_index(json!({ "backoffLimitPerIndex": 0, "maxFailedIndexes": 1 }));
+    world.end("p01", 1);
+    world.settle();
+    assert_eq!((world.made, world.conditions().len(), world.counts()), (3, 0, (2, 0, 1)));
+    world.end("p03", 1);
+    world.settle();
+    assert_eq!(
+        world.conditions(),
+        ["FailureTarget MaxFailedIndexesExceeded", "Failed MaxFailedIndexesExceeded"]
+    );
+    assert_eq!(
+        world.notes,
+        ["MaxFailedIndexesExceeded: Job has exceeded the specified maximal number of failed indexes"]
+    );
+    assert_eq!((world.active().len(), world.counts()), (0, (0, 0, 3)), "what was ended counts as failed");
+    assert_eq!(world.status().failed_indexes.as_deref(), Some("0,2"));
+}
+
+#[test]
+fn a_failure_policy_may_fail_an_index_or_forgive_it() {
+    let policy = json!({ "rules": [
+        { "action": "FailIndex", "onExitCodes": { "operator": "In", "values": [42] } },
+        { "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } }] });
+    let mut world = by_index(json!({ "podFailurePolicy": policy, "podReplacementPolicy": "Failed" }));
+    world.end("p01", 42);
+    world.end("p02", 7);
+    world.settle();
+    assert_eq!(world.status().failed_indexes.as_deref(), Some("0"));
+    world.now += SignedDuration::from_secs(10);
+    world.settle();
+    assert_eq!((world.made, world.annotation("p04", INDEX)), (4, Some("1")));
+    assert_eq!(world.annotation("p04", per_index::FAILURES), Some("0"));
+    assert_eq!(world.annotation("p04", per_index::IGNORED), Some("1"));
+    assert_eq!(world.counts(), (2, 0, 1), "what is forgiven is not counted");
+    world.run(0);
+    assert!(world.conditions().contains(&"Failed FailedIndexes".to_owned()));
+}
+
+#[test]
+fn a_job_that_others_manage_is_left_alone() {
+    let mut world =
+        World::new(json!({ "completions": 1, "managedBy": "acme.io/queue", "ttlSecondsAfterFinished": 5 }));
+    world.settle();
+    assert_eq!((world.made, world.status()), (0, &JobStatus::default()));
+    let ended =
+        json!({ "conditions": [{ "type": "Complete", "status": "True", "lastTransitionTime": START }] });
+    world.job.status = Some(serde_json::from_value(ended).unwrap());
+    world.step();
+    assert_eq!((world.expired, world.recheck), (false, Some(SignedDuration::from_secs(5))));
+    world.now += SignedDuration::from_secs(5);
+    world.step();
+    assert!(world.expired);
+    let mut ours = World::new(json!({ "completions": 1, "managedBy": "kubernetes.io/job-controller" }));
+    ours.settle();
+    assert_eq!(ours.made, 1);
+}
+
+#[test]
+fn what_was_taken_away_is_no_failure_to_wait_after() {
+    let mut world = World::new(json!({ "completions": 2, "parallelism": 2 }));
+    world.lingers = true;
+    world.settle();
+    world.job.spec.as_mut().unwrap().suspend = Some(true);
+    world.settle();
+    assert_eq!((world.counts(), world.status().terminating), ((0, 0, 0), Some(2)));
+    world.job.spec.as_mut().unwrap().suspend = Some(false);
+    world.settle();
+    assert_eq!((world.made, world.counts()), (4, (2, 0, 0)));
+    // Fewer at a time: neither.
+    world.job.spec.as_mut().unwrap().parallelism = Some(1);
+    world.settle();
+    assert_eq!((world.counts(), world.status().terminating), ((1, 0, 0), Some(3)));
+}
+
+#[test]
+fn a_job_that_has_failed_counts_what_it_ends_without_waiting_for_it() {
+    let mut world = World::new(
+        json!({ "completions": 2, "parallelism": 2, "backoffLimit": 0, "podReplacementPolicy": "Failed" }),
+    );
+    world.lingers = true;
+    world.settle();
+    world.end("p01", 1);
+    world.settle();
+    assert_eq!((world.counts(), world.status().terminating), ((0, 0, 2), Some(1)));
+    assert_eq!(
+        world.conditions(),
+        ["FailureTarget BackoffLimitExceeded"],
+        "it is over when the last has ended"
+    );
+    world.pods.remove("p02");
+    world.settle();
+    assert_eq!(world.conditions().len(), 2);
+}
+
+#[test]
+fn of_two_pods_of_an_index_the_better_one_stays() {
+    let mut world = World::new(json!({ "completions": 2, "parallelism": 2, "completionMode": "Indexed" }));
+    world.settle();
+    let mut twin = world.pods["p01"].clone();
+    twin.metadata.name = Some("p00".to_owned());
+    twin.metadata.uid = Some("uid-p00".to_owned());
+    world.pods.insert("p00".to_owned(), twin);
+    let running = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
+    world.pods.get_mut("p01").unwrap().status = Some(serde_json::from_value(running).unwrap());
+    world.settle();
+    assert_eq!((world.active(), world.counts()), (vec!["p01".to_owned(), "p02".to_owned()], (2, 0, 0)));
+}
+
+#[test]
+fn a_job_of_fewer_indexes_forgets_those_it_has_no_more() {
+    let mut world = World::new(json!({ "completions": 4, "parallelism": 4, "completionMode": "Indexed" }));
+    world.settle();
+    world.end("p04", 0);
+    world.settle();
+    assert_eq!(world.status().completed_indexes.as_deref(), Some("3"));
+    let spec = world.job.spec.as_mut().unwrap();
+    (spec.completions, spec.parallelism) = (Some(3), Some(3));
+    world.settle();
+    assert_eq!((world.status().completed_indexes.as_deref(), world.counts()), (None, (3, 0, 0)));
 }
