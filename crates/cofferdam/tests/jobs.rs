@@ -120,3 +120,44 @@ fn jobs_run_to_their_end() {
     let output = cluster.kubectl(&["wait", "--for=delete", "pod", "--all", "--timeout=30s"]);
     assert!(output.status.success() || text(&output).contains("no matching resources"), "{}", text(&output));
 }
+
+const TICK: &str = r#"
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: tick}
+spec:
+  schedule: "@every 1s"
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers: [{name: c, image: cofferdam/tool, command: [/bin/tool, echo, tock]}]
+"#;
+
+#[test]
+fn a_cron_job_starts_jobs_by_itself_and_by_hand() {
+    if skipped("a_cron_job_starts_jobs_by_itself_and_by_hand", true) {
+        return;
+    }
+    let cluster = Cluster::with_images(1);
+    cluster.apply(TICK);
+    cluster.kubectl_ok(&[
+        "wait",
+        "--for=jsonpath={.status.lastSuccessfulTime}",
+        "cronjob/tick",
+        "--timeout=60s",
+    ]);
+    let described = cluster.kubectl_ok(&["describe", "cronjob", "tick"]);
+    assert!(described.contains("Created job tick-") && described.contains("SawCompletedJob"), "{described}");
+    let table = cluster.kubectl_ok(&["get", "cj"]);
+    let row: Vec<&str> = table.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(row[..5], ["tick", "@every", "1s", "<none>", "False"], "{table}");
+
+    cluster.kubectl_ok(&["create", "job", "by-hand", "--from=cronjob/tick"]);
+    cluster.kubectl_ok(&["wait", "--for=condition=complete", "job/by-hand", "--timeout=60s"]);
+    assert_eq!(cluster.kubectl_ok(&["logs", "job/by-hand"]), "tock\n");
+    cluster.kubectl_ok(&["delete", "cronjob", "tick", "--cascade=foreground", "--timeout=30s"]);
+    let left = cluster.kubectl_ok(&["get", "jobs,pods", "-o", "name"]);
+    assert_eq!(left, "", "what it started goes with it, by hand or not");
+}

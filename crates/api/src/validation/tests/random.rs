@@ -111,7 +111,7 @@ const WORDS: [&str; 24] = [
     "2026-01-01T00:00:00Z",
 ];
 
-const KINDS: [(&str, &str); 19] = [
+const KINDS: [(&str, &str); 20] = [
     ("", "Pod"),
     ("", "Service"),
     ("", "Namespace"),
