@@ -58,16 +58,14 @@ async fn running(cluster: &Cluster) -> Vec<String> {
     all
 }
 
-/// The names in messages of that reason, in the order of their events' creation.
-async fn told(cluster: &Cluster, reason: &str) -> Vec<String> {
-    let events = cluster.api::<k8s_openapi::api::core::v1::Event>();
-    let mut events = events.list(&ListParams::default()).await.unwrap().items;
-    events.retain(|event| {
-        event.involved_object.kind.as_deref() == Some("StatefulSet")
-            && event.reason.as_deref() == Some(reason)
-    });
-    events.sort_by_key(|event| event.metadata.resource_version.as_ref().unwrap().parse::<u64>().unwrap());
-    events.into_iter().filter_map(|event| event.message).collect()
+/// Until these are the messages of that reason, whichever was written first.
+async fn told(cluster: &Cluster, reason: &str, wanted: &[String]) {
+    eventually(&format!("{reason} of all"), async || {
+        let mut messages = cluster.events("web", reason).await;
+        messages.sort();
+        (messages == wanted).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,10 +102,7 @@ async fn pods_come_in_order_and_have_names_of_their_own() {
     cluster.delete::<Pod>("web-0", DeleteParams::default()).await;
     rolled_out(&cluster, 3).await;
     let created = |n: u32| format!("create Pod web-{n} in StatefulSet web successful");
-    eventually("they were made in order", async || {
-        (told(&cluster, "SuccessfulCreate").await == [0, 1, 2].map(created)).then_some(())
-    })
-    .await;
+    told(&cluster, "SuccessfulCreate", &[0, 1, 2].map(created)).await;
     // Their names are in the Service's slices, for the name service.
     eventually("each has a host name", async || {
         let slices = cluster.api::<EndpointSlice>().list(&ListParams::default()).await.unwrap().items;
@@ -124,11 +119,7 @@ async fn pods_come_in_order_and_have_names_of_their_own() {
     assert_eq!(scale.status.unwrap().selector.as_deref(), Some("app=web"));
     rolled_out(&cluster, 1).await;
     let deleted = |n: u32| format!("delete Pod web-{n} in StatefulSet web successful");
-    eventually("the last went first", async || {
-        let told = told(&cluster, "SuccessfulDelete").await;
-        (told == [2, 1].map(deleted)).then_some(())
-    })
-    .await;
+    told(&cluster, "SuccessfulDelete", &[1, 2].map(deleted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,11 +217,8 @@ async fn orphans_are_adopted_by_name_and_let_go_with_their_set() {
     .await;
     assert_eq!((now.uid(), now.owner_references()[0].uid.clone()), (adopted, set.uid().unwrap()));
     assert!(cluster.api::<Pod>().get("stranger-0").await.unwrap().owner_references().is_empty());
-    eventually("the event says it", async || {
-        let told = cluster.events("web", "SuccessfulUpdate").await;
-        (told == ["update Pod web-1 in StatefulSet web successful"]).then_some(())
-    })
-    .await;
+    let updated = "update Pod web-1 in StatefulSet web successful".to_owned();
+    told(&cluster, "SuccessfulUpdate", &[updated]).await;
 
     // Deleted alone, its pods stay; a namesake takes them over.
     let orphan =
@@ -273,4 +261,26 @@ async fn a_pod_that_may_not_be_made_is_told_of() {
     );
     let status = cluster.api::<StatefulSet>().get("web").await.unwrap().status.unwrap();
     assert_eq!(status.replicas, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revisions_name_that_is_taken_is_counted_and_another_is_found() {
+    let cluster = Cluster::start(&["node-1"]).await;
+    cluster.create::<StatefulSet>(stateful("web", 1, json!({}))).await;
+    let name = rolled_out(&cluster, 1).await.status.unwrap().current_revision.unwrap();
+    cluster.delete::<StatefulSet>("web", DeleteParams::foreground()).await;
+    let revisions = cluster.api::<ControllerRevision>();
+    eventually("all of it is gone", async || {
+        let set = cluster.api::<StatefulSet>().get_opt("web").await.unwrap();
+        (set.is_none() && revisions.get_opt(&name).await.unwrap().is_none()).then_some(())
+    })
+    .await;
+    // Somebody else's, of that name.
+    let taken = json!({ "metadata": { "name": name }, "revision": 7, "data": { "spec": {} } });
+    cluster.create::<ControllerRevision>(taken).await;
+    cluster.create::<StatefulSet>(stateful("web", 1, json!({}))).await;
+    let status = rolled_out(&cluster, 1).await.status.unwrap();
+    assert_eq!(status.collision_count, Some(1));
+    assert_ne!(status.current_revision, Some(name.clone()));
+    assert_eq!(revisions.get(&name).await.unwrap().revision, 7);
 }

@@ -135,10 +135,11 @@ impl<'a> Look<'a> {
         }
         let condemned: Vec<&Pod> = self.condemned().collect();
         let Some(last) = condemned.first() else { return Ok(()) };
-        // Of pods that are too many the last goes first, and it waits for those before it, but not for itself.
-        let first_unavailable = condemned.iter().rev().find(|pod| !self.stays_available(pod));
-        let is_first = first_unavailable.is_some_and(|first| first.metadata.name == last.metadata.name);
-        if !is_going(last) && (self.is_settled(last) || is_first) {
+        // Of pods that are too many the last goes first. One that does not serve waits for those before it that do not
+        // either; but for none that has ended, where upstream waits for ever: it will serve no more.
+        let first = condemned.iter().rev().find(|pod| !self.stays_available(pod) && !is_finished(pod));
+        let is_first = first.is_some_and(|first| first.metadata.name == last.metadata.name);
+        if !is_going(last) && (self.is_settled(last) || is_first || is_finished(last)) {
             self.plan.delete.push(name_of(last));
         }
         Err(Blocked)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -289,6 +290,14 @@ fn pods_that_are_too_many_wait_for_those_before_them() {
     assert_eq!(world.settle(), "");
     world.end("web-2", "Pending");
     assert_eq!(world.settle(), "-web-3 -web-2 -web-1");
+    // And not for one that has ended.
+    world.spec().replicas = Some(4);
+    world.settle();
+    world.spec().replicas = Some(1);
+    unready(&mut world, "web-3");
+    world.end("web-2", "Failed");
+    world.end("web-1", "Failed");
+    assert_eq!(world.settle(), "-web-3 -web-2 -web-1");
 }
 
 #[test]
@@ -441,4 +450,105 @@ fn a_revision_gives_the_template_back() {
     assert_eq!(revision.metadata.name.as_ref(), Some(&name));
     assert_eq!(labels["app"], "w", "kubectl finds it by the selector");
     assert_eq!(template_of(revision), Some(set.spec.unwrap().template));
+}
+
+/// What may happen to a StatefulSet and its pods between two looks.
+#[derive(Clone, Debug)]
+enum Event {
+    Scale(i32),
+    Start(i32),
+    Template(usize),
+    Lost(usize),
+    Ended(usize),
+    Unready(usize),
+    Look,
+    Serve,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0..5).prop_map(Event::Scale),
+        (0..3).prop_map(Event::Start),
+        (0..3usize).prop_map(Event::Template),
+        (0..5usize).prop_map(Event::Lost),
+        (0..5usize).prop_map(Event::Ended),
+        (0..5usize).prop_map(Event::Unready),
+        Just(Event::Look),
+        Just(Event::Look),
+        Just(Event::Serve),
+    ]
+}
+
+impl World {
+    fn happens(&mut self, event: &Event) {
+        let at = |world: &World, index: usize| world.pods.keys().nth(index).cloned();
+        let status = |world: &mut World, name: Option<String>, status: Value| {
+            if let Some(pod) = name.and_then(|name| world.pods.get_mut(&name)) {
+                pod.status = Some(serde_json::from_value(status).unwrap());
+            }
+        };
+        match *event {
+            Event::Scale(replicas) => self.spec().replicas = Some(replicas),
+            Event::Start(start) => {
+                self.spec().ordinals = serde_json::from_value(json!({ "start": start })).unwrap();
+            }
+            Event::Template(index) => self.image(["one", "two", "three"][index]),
+            Event::Lost(index) => drop(at(self, index).and_then(|name| self.pods.remove(&name))),
+            Event::Ended(index) => status(self, at(self, index), json!({ "phase": "Failed" })),
+            Event::Unready(index) => status(
+                self,
+                at(self, index),
+                json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "False" }] }),
+            ),
+            Event::Look => self.look(),
+            Event::Serve => self.serve(),
+        }
+    }
+
+    /// Looks once, and holds what is done against what is promised.
+    fn look(&mut self) {
+        let ordered = self.spec().pod_management_policy.as_deref() == Some("OrderedReady");
+        let start = make::start(self.spec());
+        let before = self.pods.clone();
+        self.step();
+        if !ordered {
+            return;
+        }
+        let steps = std::mem::take(&mut self.steps);
+        let serves = |ordinal: i64| before.get(&format!("web-{ordinal}")).is_some_and(is_running_and_ready);
+        let made: Vec<&String> = steps.iter().filter(|step| step.starts_with('+')).collect();
+        assert!(made.len() <= 1, "one at a time: {steps:?}");
+        for name in made {
+            let ordinal: i64 = name.rsplit('-').next().unwrap().parse().unwrap();
+            assert!((start..ordinal).all(serves), "{name} came before those it waits for: {before:?}");
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happened: once everything serves, there are exactly the pods that are asked for, of the present template.
+    #[test]
+    fn it_comes_to_what_is_asked_for(
+        events in prop::collection::vec(event(), 0..40),
+        ordered in any::<bool>(),
+        most in 1..4,
+    ) {
+        let mut more = rolling(0, json!(most));
+        more["podManagementPolicy"] = if ordered { "OrderedReady" } else { "Parallel" }.into();
+        let mut world = World::new(set(3, more));
+        for event in &events {
+            world.happens(event);
+        }
+        for pod in world.pods.values_mut().filter(|pod| !is_finished(pod)) {
+            pod.status = Some(serde_json::from_value(json!({ "phase": "Pending" })).unwrap());
+        }
+        world.settle();
+        let (start, replicas) = (make::start(world.spec()), world.spec().replicas.unwrap());
+        let want: Vec<String> = (start..start + i64::from(replicas))
+            .map(|ordinal| format!("web-{ordinal}:{}", world.update))
+            .collect();
+        prop_assert_eq!(world.running(), want.join(" "));
+        let name = world.update.as_str();
+        prop_assert_eq!(world.status(), ([replicas; 5], name, name));
+    }
 }
