@@ -5,6 +5,7 @@
 //! change leaves behind.
 
 pub mod layout;
+mod part;
 mod sources;
 mod stale;
 mod state;

@@ -1,22 +1,19 @@
 //! What Services a node has in its table. A change of one is worked out from that Service alone: what it had, what it has.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use kernel::nft::{Chain, Data, Elements, Set, Table};
-use policy::network_policy::ir::{Cidr, Family, Protocol};
+use kernel::nft::{Data, Elements, Table};
+use policy::network_policy::ir::{Cidr, Family};
 
 use super::layout::{self, Map, family_of};
+use super::part::{Kind, Length, List, Placed, Value, part};
 use super::uses::Uses;
 use super::{Backends, ServiceChange, ServiceName, ServicePort, Stale, sources};
 
 /// A key in a map.
 type Place = (Family, Map, Vec<u8>);
-/// How many endpoints are chosen from.
-type Kind = (Family, Protocol, usize);
-/// The length of a prefix that some range has.
-type Length = (Family, u8);
 
 /// The Services of the cluster as this node programs them.
 #[derive(Debug, Default)]
@@ -35,34 +32,9 @@ pub struct Services {
     own: Vec<IpAddr>,
 }
 
-/// A port with the numbers of its lists.
-#[derive(Clone, Debug)]
-struct Placed {
-    port: ServicePort,
-    lists: Vec<List>,
-    /// The number of the list of sources, of a port that is guarded.
-    sources: Option<u32>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct List {
-    number: u32,
-    endpoints: BTreeSet<SocketAddr>,
-}
-
 /// Who wants an element. Nothing keeps two Services from naming the same external address: the first by name has it.
 #[derive(Debug, Default)]
 struct Claims(Vec<(Arc<ServiceName>, Value)>);
-
-/// What an element of [`Services`] maps to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value {
-    /// There is no element: whoever names the key first says so.
-    Absent,
-    Nothing,
-    Mark(u32),
-    Endpoint(SocketAddr),
-}
 
 /// A change of the table, as the parts of it that change.
 #[derive(Debug, Default)]
@@ -77,27 +49,6 @@ pub struct Difference {
 #[derive(Debug, thiserror::Error)]
 #[error("service {0}/{1}: more than {most} lists of endpoints on one node", most = layout::MOST_LISTS)]
 pub struct TooMany(String, String);
-
-/// What a port brings into the table.
-#[derive(Debug, Default)]
-struct Part {
-    elements: Vec<(Map, Vec<u8>, Value)>,
-    kinds: Vec<Kind>,
-    chains: BTreeMap<String, Chain>,
-    sets: BTreeMap<String, Set>,
-    sticky: Elements,
-    sources: Vec<(Length, Vec<u8>)>,
-}
-
-impl Value {
-    fn data(self) -> Data {
-        match self {
-            Value::Absent | Value::Nothing => Data::Nothing,
-            Value::Mark(mark) => Data::Value(mark.to_ne_bytes().to_vec()),
-            Value::Endpoint(endpoint) => Data::Value(layout::endpoint_data(endpoint)),
-        }
-    }
-}
 
 impl Claims {
     fn value(&self) -> Option<Value> {
@@ -358,104 +309,15 @@ fn put_source(table: &mut Table, (family, length): Length, key: Option<Vec<u8>>)
     set.elements.extend(key.map(|key| ((key, false), Data::Nothing)));
 }
 
-fn part(name: &ServiceName, placed: &Placed) -> Part {
-    let Placed { port, lists, sources } = placed;
-    let mut part = Part::default();
-    let family = family_of(port.cluster_ip);
-    let who = format!("{}/{} {} {} {}", name.0, name.1, port.protocol.name(), port.port, port.cluster_ip);
-    for (at, list) in lists.iter().enumerate() {
-        let endpoints = || list.endpoints.iter().take(layout::MOST_ENDPOINTS);
-        let mark = mark(port, list);
-        match port.affinity {
-            None => {
-                part.kinds.push((family, port.protocol, endpoints().count()));
-                part.elements.extend(endpoints().zip(0..).map(|(endpoint, number)| {
-                    (Map::Endpoints, layout::endpoint_key(mark, number), Value::Endpoint(*endpoint))
-                }));
-            }
-            Some(seconds) => {
-                let mut chains = Vec::new();
-                for endpoint in endpoints() {
-                    let (name, chain, set) = layout::sticky_endpoint(&who, port.protocol, *endpoint, seconds);
-                    part.chains.insert(name.clone(), chain);
-                    part.sets.insert(name.clone(), set);
-                    chains.push(name);
-                }
-                let (name, chain, (key, data)) =
-                    layout::sticky_list(family, &who, &at.to_string(), mark, &chains);
-                part.chains.insert(name, chain);
-                part.sticky.insert((key, false), data);
-            }
-        }
-    }
-    let guarded = || port.guarded.as_ref().zip(*sources);
-    if let Some((guarded, number)) = guarded() {
-        let of = |range: &Cidr| ((family, range.prefix), sources::key(number, range));
-        part.sources = guarded.ranges.iter().map(of).collect();
-    }
-    let mark_of = |backends: &Backends| {
-        let Backends::Any(endpoints) = backends else { return None };
-        lists.iter().find(|list| list.endpoints == *endpoints).map(|list| Value::Mark(mark(port, list)))
-    };
-    let mut add = |map: Map, key: Vec<u8>, value: Value| part.elements.push((map, key, value));
-    let by_address = |address| layout::address_key(address, port.protocol, port.port);
-    let cluster = || by_address(port.cluster_ip);
-    match (&port.inside, mark_of(&port.inside)) {
-        (_, Some(mark)) => add(Map::Services, cluster(), mark),
-        (Backends::NobodyHere, None) => add(Map::Dropped, cluster(), Value::Nothing),
-        // The whole range of cluster addresses is refused where it is not translated.
-        (_, None) => {}
-    }
-    let differs = port.outside != port.all;
-    for address in &port.external_ips {
-        let list = guarded().filter(|(guarded, _)| guarded.addresses.contains(address));
-        let list = list.map_or(Value::Absent, |(_, number)| Value::Mark(number));
-        add(Map::Sources, by_address(*address), list);
-        match mark_of(&port.all) {
-            Some(mark) => add(Map::Services, by_address(*address), mark),
-            None => add(Map::Refused, by_address(*address), Value::Nothing),
-        }
-        if differs {
-            match mark_of(&port.outside) {
-                Some(mark) => add(Map::Outside, by_address(*address), mark),
-                None => add(Map::DroppedOutside, by_address(*address), Value::Nothing),
-            }
-        }
-    }
-    if let Some(number) = port.node_port {
-        let key = || layout::port_key(port.protocol, number);
-        match mark_of(&port.all) {
-            Some(mark) => add(Map::NodePorts, key(), mark),
-            None => add(Map::RefusedNodePorts, key(), Value::Nothing),
-        }
-        if differs {
-            match mark_of(&port.outside) {
-                Some(mark) => add(Map::OutsideNodePorts, key(), mark),
-                None => add(Map::DroppedNodePorts, key(), Value::Nothing),
-            }
-        }
-    }
-    part
-}
-
-fn mark(port: &ServicePort, list: &List) -> u32 {
-    match port.affinity {
-        None => {
-            let endpoints = list.endpoints.len().min(layout::MOST_ENDPOINTS);
-            layout::spread_mark(list.number, port.protocol, endpoints)
-        }
-        Some(_) => layout::sticky_mark(list.number),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
     use super::super::super::table;
     use super::super::Guarded;
     use super::*;
-    use kernel::nft::{self, Transaction};
+    use kernel::nft::{self, Set, Transaction};
+    use policy::network_policy::ir::Protocol;
 
     fn endpoints(hosts: &[u8]) -> Backends {
         Backends::of(hosts.iter().map(|host| SocketAddr::from(([10, 244, 1, *host], 80))))
@@ -604,7 +466,17 @@ mod tests {
             services.elements[&(Family::V4, Map::Endpoints, layout::endpoint_key(mark, 0))].value()
         };
         assert_eq!(at(&services), Some(Value::Endpoint("10.244.1.1:80".parse().unwrap())));
+        // What the other says of clients from outside counts as little.
+        let mut local = claim(2);
+        local.outside = Backends::NobodyHere;
+        services.change(vec![change("b", vec![local])]);
+        let said = |services: &Services, map: Map| {
+            let key = layout::address_key(outside, Protocol::Tcp, 80);
+            services.elements[&(Family::V4, map, key)].value()
+        };
+        assert_eq!(said(&services, Map::DroppedOutside), None);
         services.change(vec![change("a", Vec::new())]);
         assert_eq!(at(&services), Some(Value::Endpoint("10.244.1.2:80".parse().unwrap())));
+        assert_eq!(said(&services, Map::DroppedOutside), Some(Value::Nothing));
     }
 }
