@@ -104,19 +104,19 @@ pub fn created(route: &Route, context: &Context, object: &Value, sent: Value) ->
     })
 }
 
-/// The owners after `old` became `new`; `sent` are those that the new object was sent with. Through a subresource nobody
-/// changes them.
+/// The owners after `old` became `new`. `carried` are those that the new object came with: on the main path from its sender, on
+/// a subresource, through which nobody changes them, from the old object.
 pub fn changed(
     route: &Route,
     context: &Context,
     old: &Value,
     new: &Value,
-    sent: Value,
+    carried: Value,
 ) -> Result<Managed, ApiError> {
-    let managed = if route.subresource.is_none() {
-        Managed::of_request(sent, of(old))
-    } else {
-        of(old).cloned().map(Managed::stored).unwrap_or_default()
+    let managed = match carried {
+        carried if route.subresource.is_none() => Managed::of_request(carried, of(old)),
+        Value::Null => of(old).cloned().map(Managed::stored).unwrap_or_default(),
+        carried => Managed::stored(carried),
     };
     let (old_shown, new_shown) = (served(route, old), served(route, new));
     decide(route, context, |scope, writer| {

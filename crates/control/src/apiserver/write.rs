@@ -452,13 +452,13 @@ impl ApiServer {
                     let Change { object: mut new, owners } = change(context, old)?;
                     self.check_preconditions(route, &new, current, old)?;
                     settle_namespace(route, &mut new)?;
-                    let mut sent = owners::take(&mut new);
+                    let sent = owners::take(&mut new);
                     self.settle_metadata(&mut new, old);
                     defaults::apply(resource, &mut new);
                     let owners = match owners {
                         // Through the main path, before the server adds its own.
                         Owners::Tracked if part.is_empty() => {
-                            Owners::Applied(owners::changed(route, context, old, &new, sent.take())?)
+                            Owners::Applied(owners::changed(route, context, old, &new, sent)?)
                         }
                         owners => owners,
                     };
@@ -466,10 +466,10 @@ impl ApiServer {
                         self.admission_request(Operation::Update, route, context, &route.name, Some(old));
                     admission::mutate(&self.admission, &request, &mut new)?;
                     strategy::prepare_update(resource, part, &mut new, old);
-                    owners::take(&mut new);
+                    let carried = owners::take(&mut new);
                     let managed = match owners {
                         Owners::Applied(managed) => managed,
-                        Owners::Tracked => owners::changed(route, context, old, &new, sent)?,
+                        Owners::Tracked => owners::changed(route, context, old, &new, carried)?,
                     };
                     owners::put(&mut new, managed);
                     if part.is_empty() {
