@@ -40,17 +40,18 @@ pub fn put(object: &mut Value, managed: Managed) {
     }
 }
 
-/// What is written may leave nothing but the time of the write: then it is not written (upstream's
-/// `IgnoreManagedFieldsTimestampsTransformer`).
-pub fn settle_times(new: &mut Value, old: &Value) {
-    if of(new) == of(old) || !apply::same_but_times(of(new), of(old)) {
-        return;
-    }
-    let latest = new["metadata"]["managedFields"].take();
-    new["metadata"]["managedFields"] = of(old).cloned().unwrap_or_default();
-    if new != old {
-        new["metadata"]["managedFields"] = latest;
-    }
+/// Whether two objects are the same in all fields but one.
+fn same_but(except: &str, a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
+    !a.keys().chain(b.keys()).any(|key| key != except && a.get(key) != b.get(key))
+}
+
+/// Whether a write changes nothing but when its writer last wrote: then it is not written (upstream's
+/// `IgnoreManagedFieldsTimestampsTransformer`). The owners are compared last, because most writes differ before.
+pub fn is_unchanged(new: &Value, old: &Value) -> bool {
+    same_but("metadata", new, old)
+        && same_but("managedFields", &new["metadata"], &old["metadata"])
+        && (of(new) == of(old) || apply::same_but_times(of(new), of(old)))
 }
 
 /// The type of the objects at a route, whatever the subresource takes.

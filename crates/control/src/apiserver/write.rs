@@ -490,8 +490,7 @@ impl ApiServer {
                     // What an overtaken try took goes back first.
                     reserved = services::Reserved::default();
                     reserved = self.services.on_update(resource, &mut new, old)?;
-                    owners::settle_times(&mut new, old);
-                    if new == *old {
+                    if owners::is_unchanged(&new, old) {
                         return Ok(Step::Keep);
                     }
                     Ok(if super::delete::is_finished(resource, &new) {
