@@ -13,25 +13,10 @@ use policy::workload::stateful_set::{self, Plan, Revision};
 use serde_json::json;
 
 use super::adoption::{self, claim, claim_where, owner_reference};
-use super::cache::{Cache, Change, Key, key_of};
+use super::cache::Key;
 use super::deployment::to_wait;
 use super::pods::{Write, Writer, message_of};
-use super::watches::Tracked;
 use super::{Error, World, gone_is_fine, revisions};
-
-impl Tracked for StatefulSet {
-    const NAMESPACED: bool = true;
-
-    fn cache(world: &World) -> &Cache<StatefulSet> {
-        &world.stateful_sets
-    }
-
-    fn changed(world: &World, change: &Change<StatefulSet>) {
-        for set in [&change.old, &change.new].into_iter().flatten() {
-            world.stateful_set_queue.add(key_of(&set.metadata));
-        }
-    }
-}
 
 /// Whether an orphan is one that the StatefulSet may adopt: its selector and its name say so.
 pub(super) fn may_adopt(set: &StatefulSet, pod: &Pod) -> bool {
