@@ -12,7 +12,7 @@ use crate::network_policy::ir::{Cidr, Protocol};
 
 pub use from_api::{Service, Slice, from_api, health_check, ports};
 pub use host_port::HostPort;
-pub use node_table::{By, Fate, Front, NodeTable, Packet, Why};
+pub use node_table::{By, Fate, Front, NodeTable, Packet, Why, selected_pods};
 
 /// The label of a node that says in which zone it is.
 pub const ZONE: &str = "topology.kubernetes.io/zone";

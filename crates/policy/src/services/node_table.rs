@@ -191,12 +191,20 @@ fn host_ports(pod: &Pod, node: &str) -> Vec<(HostPort, IpAddr, By)> {
 }
 
 fn selected(service: &ApiService, pods: &[Pod], node: &str) -> Vec<Slice> {
+    selected_pods(service, pods).map(|pod| Slice::of_pod(service, pod, node)).collect()
+}
+
+/// Who answers for a Service where nobody keeps EndpointSlices.
+pub fn selected_pods<'a>(service: &ApiService, pods: &'a [Pod]) -> impl Iterator<Item = &'a Pod> {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return Vec::new() };
-    let selector = Selector::equal(selector);
-    let theirs = pods.iter().filter(|pod| {
-        pod.metadata.namespace == service.metadata.namespace
-            && pod.metadata.labels.as_ref().is_some_and(|labels| selector.matches(labels))
-    });
-    theirs.map(|pod| Slice::of_pod(service, pod, node)).collect()
+    let selector = selector.filter(|selector| !selector.is_empty()).map(Selector::equal);
+    let namespace = service.metadata.namespace.clone();
+    pods.iter().filter(move |pod| {
+        pod.metadata.namespace == namespace
+            && pod
+                .metadata
+                .labels
+                .as_ref()
+                .is_some_and(|labels| selector.as_ref().is_some_and(|s| s.matches(labels)))
+    })
 }

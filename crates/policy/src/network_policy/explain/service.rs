@@ -11,7 +11,7 @@ use super::answer::{Party, PartyKind, Targets, TranslatedBy, Translation};
 use super::route::Ask;
 use super::{End, ExplainError, Name, PortWord, World, pod_end};
 use crate::network_policy::ir::{Family, Layer4, Protocol};
-use crate::selector::Selector;
+use crate::services::selected_pods;
 
 /// The Service that is meant: by name, or by its address.
 pub(super) fn find<'a>(world: &World<'a>, name: &Name) -> Result<Option<&'a Service>, ExplainError> {
@@ -272,13 +272,7 @@ fn endpoints<'a>(world: &World<'a>, service: &Service, family: Family) -> Vec<En
     };
     let mut slices = world.slices.iter().filter(of_service).peekable();
     if slices.peek().is_none() {
-        let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
-        let Some(selector) = selector.filter(|s| !s.is_empty()) else { return Vec::new() };
-        let selector = Selector::equal(selector);
-        let pods = world.cluster.pods.iter().filter(|pod| {
-            pod.metadata.namespace == *namespace
-                && pod.metadata.labels.as_ref().is_some_and(|labels| selector.matches(labels))
-        });
+        let pods = selected_pods(service, world.cluster.pods);
         let of_family = pods.filter_map(|pod| {
             let end = pod_end(pod).ok()?;
             let party = end.of(family)?;
