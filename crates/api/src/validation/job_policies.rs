@@ -133,10 +133,11 @@ fn success_rule(errors: &mut ErrorList, rule: &At<'_>, completions: i64) {
     if indexes.str().len() > LONGEST {
         errors.push(Error::too_long(&indexes.path, LONGEST));
     }
-    let listed = count_indexes(indexes.str(), completions).unwrap_or_else(|why| {
+    let listed = read_indexes(indexes.str(), completions).unwrap_or_else(|why| {
         errors.push(indexes.invalid(format!("error parsing succeededIndexes: {why}")));
-        0
+        Vec::new()
     });
+    let listed: i64 = listed.iter().map(|(first, last)| last - first + 1).sum();
     count.non_negative(errors);
     let wanted = count.int().unwrap_or(0);
     if wanted > completions {
@@ -151,15 +152,14 @@ fn success_rule(errors: &mut ErrorList, rule: &At<'_>, completions: i64) {
     }
 }
 
-/// How many `1,3-5` are: in order, below `completions`.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+/// First and last of each run of `1,3-5`: in order, below `completions`.
+pub(super) fn read_indexes(text: &str, completions: i64) -> Result<Vec<(i64, i64)>, String> {
     let index = |text: &str| match text.parse::<i64>() {
         Err(_) => Err(format!("cannot convert string to integer for index: {}", quote(text))),
         Ok(index) if index >= completions => Err(format!("too large index: {}", quote(text))),
         Ok(index) => Ok(index),
     };
-    let mut last: Option<i64> = None;
-    let mut count = 0;
+    let mut runs: Vec<(i64, i64)> = Vec::new();
     for part in text.split(',').filter(|_| !text.is_empty()) {
         let (first, end) = match part.split('-').collect::<Vec<_>>()[..] {
             [one] => {
@@ -180,13 +180,12 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
                 ));
             }
         };
-        if let Some(last) = last.filter(|last| *last >= first) {
+        if let Some((_, last)) = runs.last().filter(|(_, last)| *last >= first) {
             return Err(format!("non-increasing order, previous: {last}, current: {first}"));
         }
-        count += end - first + 1;
-        last = Some(end);
+        runs.push((first, end));
     }
-    Ok(count)
+    Ok(runs)
 }
 
 pub(super) fn replacement(errors: &mut ErrorList, spec: &At<'_>) {

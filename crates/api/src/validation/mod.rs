@@ -7,6 +7,7 @@ mod container;
 mod cron_job;
 mod job;
 mod job_policies;
+mod job_status;
 mod metadata;
 pub mod names;
 mod network_policy;
@@ -105,6 +106,7 @@ pub fn validate_update_kind(
             body(&mut errors, group, kind, &new);
             pod_update::ephemeral_containers(&mut errors, &new, &old);
         }
+        ("batch", "Job", "status") => job_status::update(&mut errors, &new, &old),
         (_, _, "status") => records::status(&mut errors, group, kind, &new, &old),
         ("", "Event", _) => records::event(&mut errors, &new),
         _ => {

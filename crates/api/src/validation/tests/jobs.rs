@@ -368,3 +368,115 @@ fn what_a_job_is_made_of_stays() {
         ["spec.completions: Invalid value: 5: can only be modified in tandem with spec.parallelism"]
     );
 }
+
+#[test]
+fn whoever_writes_a_status_keeps_to_what_an_end_looks_like() {
+    let indexed =
+        json!({"completionMode": "Indexed", "completions": 4, "parallelism": 1, "backoffLimitPerIndex": 1});
+    let with_status = |spec: &Value, status: &Value| {
+        let mut job = job();
+        job["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        job["status"] = status.clone();
+        job
+    };
+    let yes = |kinds: &[&str]| -> Value {
+        kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect()
+    };
+    let (start, later) = ("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z");
+    let done = json!({"conditions": yes(&["SuccessCriteriaMet", "Complete"]), "startTime": start, "completionTime": later});
+    let failed = json!({"conditions": yes(&["FailureTarget", "Failed"]), "startTime": start});
+    let none = json!({});
+    let plain = json!({"completions": 2});
+    let conditions = |why: &str| format!("status.conditions: Invalid value: {why}");
+    let rows: Vec<(&Value, Value, Value, Vec<String>)> = vec![
+        (&plain, none.clone(), done.clone(), vec![]),
+        (&plain, none.clone(), failed.clone(), vec![]),
+        (&plain, none.clone(), json!({"active": 1, "ready": 1, "startTime": start}), vec![]),
+        (&plain, none.clone(), json!({"active": 1, "ready": 2}), vec!["status.ready: Invalid value: 2: cannot set more ready pods than active".into()]),
+        (&plain, none.clone(), json!({"active": -1}), vec!["status.active: Invalid value: -1: must be greater than or equal to 0".into()]),
+        (
+            &plain,
+            none.clone(),
+            json!({"conditions": yes(&["Failed"]), "startTime": start}),
+            vec![conditions("cannot set Failed=True condition without the FailureTarget=true condition")],
+        ),
+        (
+            &plain,
+            none.clone(),
+            json!({"conditions": yes(&["Complete", "SuccessCriteriaMet"]), "startTime": start}),
+            vec!["status.completionTime: Required value: completionTime is required for Complete jobs".into()],
+        ),
+        (
+            &plain,
+            none.clone(),
+            with(done.clone(), "/completionTime", json!("2025-01-01T00:00:00Z")),
+            vec!["status.completionTime: Invalid value: \"2025-01-01T00:00:00Z\": completionTime cannot be set before startTime".into()],
+        ),
+        (
+            &plain,
+            none.clone(),
+            with(failed.clone(), "/startTime", Value::Null),
+            vec!["status.startTime: Required value: startTime is required for finished job".into()],
+        ),
+        (
+            &plain,
+            none.clone(),
+            with(with(done.clone(), "/active", json!(1)), "/terminating", json!(2)),
+            vec![
+                "status.active: Invalid value: 1: active>0 is invalid for finished job".into(),
+                "status.terminating: Invalid value: 2: terminating>0 is invalid for finished job".into(),
+            ],
+        ),
+        (
+            &plain,
+            done.clone(),
+            json!({"startTime": start}),
+            vec![
+                conditions("cannot disable the terminal Complete=True condition"),
+                conditions("cannot disable the SuccessCriteriaMet=True condition"),
+            ],
+        ),
+        (&plain, json!({"failed": 2}), json!({"failed": 1}), vec!["status.failed: Invalid value: 1: cannot decrease the failed counter".into()]),
+        (
+            &plain,
+            json!({"startTime": start}),
+            json!({"startTime": later}),
+            vec!["status.startTime: Required value: startTime cannot be removed for unsuspended job".into()],
+        ),
+        (&plain, json!({"startTime": start, "conditions": yes(&["Suspended"])}), json!({"startTime": later}), vec![]),
+        (
+            &plain,
+            none.clone(),
+            json!({"uncountedTerminatedPods": {"succeeded": ["a"], "failed": ["a"]}}),
+            vec!["status.uncountedTerminatedPods.failed[0]: Duplicate value: \"a\"".into()],
+        ),
+        (
+            &plain,
+            none.clone(),
+            json!({"completedIndexes": "0", "failedIndexes": ""}),
+            vec![
+                "status.completedIndexes: Invalid value: \"0\": cannot set non-empty completedIndexes when non-indexed completion mode".into(),
+                "status.failedIndexes: Invalid value: \"\": cannot set non-null failedIndexes when backoffLimitPerIndex is null".into(),
+            ],
+        ),
+        (&indexed, none.clone(), json!({"completedIndexes": "0,2", "failedIndexes": "1"}), vec![]),
+        (
+            &indexed,
+            none.clone(),
+            json!({"completedIndexes": "0-2", "failedIndexes": "2-3"}),
+            vec!["status.failedIndexes: Invalid value: \"2-3\": failedIndexes and completedIndexes overlap at index: 2".into()],
+        ),
+        (
+            &indexed,
+            none.clone(),
+            json!({"completedIndexes": "4"}),
+            vec!["status.completedIndexes: Invalid value: \"4\": error parsing completedIndexes: too large index: \"4\"".into()],
+        ),
+        // What was wrong before is not said again.
+        (&indexed, json!({"completedIndexes": "4"}), json!({"completedIndexes": "4", "active": 1}), vec![]),
+    ];
+    for (spec, old, new, want) in rows {
+        let got = update("batch", "Job", "status", with_status(spec, &new), with_status(spec, &old));
+        assert_eq!(got, want, "{old} to {new}");
+    }
+}
