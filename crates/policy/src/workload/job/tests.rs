@@ -588,3 +588,49 @@ fn a_job_of_fewer_indexes_forgets_those_it_has_no_more() {
     world.settle();
     assert_eq!((world.status().completed_indexes.as_deref(), world.counts()), (None, (3, 0, 0)));
 }
+
+#[test]
+fn more_successes_than_were_wanted_are_spoken_of() {
+    let mut world = World::new(json!({ "completions": 1 }));
+    world.settle();
+    let mut twin = world.pods["p01"].clone();
+    (twin.metadata.name, twin.metadata.uid) = (Some("p00".to_owned()), Some("uid-p00".to_owned()));
+    world.pods.insert("p00".to_owned(), twin);
+    for name in ["p00", "p01"] {
+        world.end(name, 0);
+    }
+    world.settle();
+    let many = "TooManySucceededPods: Too many succeeded pods running after completion count reached";
+    assert_eq!(
+        (world.notes.clone(), world.counts()),
+        (vec![many.to_owned(), "Completed: Job completed".to_owned()], (0, 2, 0))
+    );
+}
+
+#[test]
+fn a_pod_ended_with_its_last_container_or_when_it_was_not_ready_or_was_deleted() {
+    let now: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
+    let ended_at = |at: &str| {
+        json!({ "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": { "exitCode": 0, "finishedAt": format!("2026-01-01T00:{at}:00Z") } } })
+    };
+    let runs =
+        json!({ "name": "d", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {} });
+    let not_ready =
+        json!([{ "type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:30:00Z" }]);
+    let gone = json!({ "deletionTimestamp": "2026-01-01T00:41:00Z", "deletionGracePeriodSeconds": 60 });
+    let none = json!({});
+    for (metadata, status, want) in [
+        (
+            &gone,
+            json!({ "containerStatuses": [ended_at("10"), ended_at("20")], "conditions": not_ready }),
+            "00:20",
+        ),
+        (&gone, json!({ "containerStatuses": [ended_at("10"), runs], "conditions": not_ready }), "00:30"),
+        (&gone, json!({ "containerStatuses": [ended_at("10"), runs] }), "00:40"),
+        (&none, json!({}), "01:00"),
+    ] {
+        let pod: Pod = serde_json::from_value(json!({ "metadata": metadata, "status": status })).unwrap();
+        assert_eq!(failure::ended(&pod, now).to_string(), format!("2026-01-01T{want}:00Z"), "{status}");
+    }
+}
