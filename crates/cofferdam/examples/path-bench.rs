@@ -40,6 +40,12 @@ impl Drop for Bench {
         if let Err(error) = self.run(&["down"]) {
             eprintln!("{error:#}");
         }
+        // What is ours of it, which `down` leaves alone.
+        if let Err(error) = fs::remove_dir_all(&self.data)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            eprintln!("{}: {error}", self.data.display());
+        }
     }
 }
 
