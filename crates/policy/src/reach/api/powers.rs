@@ -12,15 +12,23 @@ pub struct Power {
     pub subresource: &'static str,
     /// What whoever has it reaches.
     pub gives: &'static str,
+    /// Whoever has it can start a pod, and so one of any ServiceAccount of the namespace.
+    pub makes_pods: bool,
 }
 
 impl Power {
     const fn new(
         verb: &'static str,
-        path: (&'static str, &'static str, &'static str),
+        (group, resource, subresource): (&'static str, &'static str, &'static str),
         gives: &'static str,
     ) -> Power {
-        Power { verb, group: path.0, resource: path.1, subresource: path.2, gives }
+        Power { verb, group, resource, subresource, gives, makes_pods: false }
+    }
+
+    /// To create a pod, or what a controller makes pods of.
+    const fn of_pods(group: &'static str, resource: &'static str) -> Power {
+        let gives = "pods: Secrets and ServiceAccounts of their namespace";
+        Power { makes_pods: true, ..Power::new("create", (group, resource, ""), gives) }
     }
 
     /// `create pods/exec`.
@@ -42,22 +50,14 @@ pub static POWERS: [Power; 24] = [
     Power::new("impersonate", ("", "groups", ""), "every group's rights"),
     Power::new("impersonate", ("", "serviceaccounts", ""), "every ServiceAccount's rights"),
     Power::new("create", ("", "serviceaccounts", "token"), "tokens of ServiceAccounts"),
-    Power::new("create", ("", "pods", ""), "pods: Secrets and ServiceAccounts of their namespace"),
-    Power::new("create", ("apps", "deployments", ""), "pods: Secrets and ServiceAccounts of their namespace"),
-    Power::new("create", ("apps", "replicasets", ""), "pods: Secrets and ServiceAccounts of their namespace"),
-    Power::new("create", ("apps", "daemonsets", ""), "pods on every node"),
-    Power::new(
-        "create",
-        ("apps", "statefulsets", ""),
-        "pods: Secrets and ServiceAccounts of their namespace",
-    ),
-    Power::new("create", ("batch", "jobs", ""), "pods: Secrets and ServiceAccounts of their namespace"),
-    Power::new("create", ("batch", "cronjobs", ""), "pods: Secrets and ServiceAccounts of their namespace"),
-    Power::new(
-        "create",
-        ("", "replicationcontrollers", ""),
-        "pods: Secrets and ServiceAccounts of their namespace",
-    ),
+    Power::of_pods("", "pods"),
+    Power::of_pods("apps", "deployments"),
+    Power::of_pods("apps", "replicasets"),
+    Power::of_pods("apps", "daemonsets"),
+    Power::of_pods("apps", "statefulsets"),
+    Power::of_pods("batch", "jobs"),
+    Power::of_pods("batch", "cronjobs"),
+    Power::of_pods("", "replicationcontrollers"),
     Power::new("create", ("", "pods", "exec"), "commands in pods that run"),
     Power::new("create", ("", "pods", "attach"), "the terminals of pods that run"),
     Power::new("patch", ("", "pods", "ephemeralcontainers"), "containers in pods that run"),

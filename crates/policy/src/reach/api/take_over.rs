@@ -6,59 +6,20 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Access, Claim, Identity, POWERS, Power, Question, World, claim, powers};
 use crate::pod_security::standard::Level;
 
-/// How the pod of a namespace's ServiceAccount is had. A command in a pod that runs has that pod's.
-const PODS: [(&str, &str, &str); 8] = [
-    ("", "pods", ""),
-    ("apps", "deployments", ""),
-    ("apps", "replicasets", ""),
-    ("apps", "daemonsets", ""),
-    ("apps", "statefulsets", ""),
-    ("batch", "jobs", ""),
-    ("batch", "cronjobs", ""),
-    ("", "replicationcontrollers", ""),
-];
-
-fn power(verb: &str, (group, resource, subresource): (&str, &str, &str)) -> Option<&'static Power> {
-    POWERS.iter().find(|power| {
-        power.verb == verb
-            && (power.group, power.resource, power.subresource) == (group, resource, subresource)
-    })
+/// The powers to start a pod. (A command in a pod that runs has that pod's account alone.)
+fn makers() -> impl Iterator<Item = &'static Power> {
+    POWERS.iter().filter(|power| power.makes_pods)
 }
 
 /// The way in which somebody can start pods in a namespace.
 fn starts_pods(who: &Identity, namespace: &str, world: &World<'_>) -> Option<&'static Power> {
-    PODS.into_iter()
-        .filter_map(|path| power("create", path))
-        .find(|power| powers::grant(who, power, namespace, "", world).is_some())
+    makers().find(|power| powers::grant(who, power, namespace, "", world).is_some())
 }
 
 /// One step: from an identity to another.
-#[derive(Clone)]
 struct Step {
     from: Identity,
-    /// `create pods in namespace a`
-    by: String,
     access: Access,
-}
-
-/// A way by which `from` becomes the ServiceAccount.
-fn becomes(from: &Identity, namespace: &str, account: &str, world: &World<'_>) -> Option<Step> {
-    let step = |power: &'static Power, name: &str| Step {
-        from: from.clone(),
-        by: format!("{} in namespace {namespace}", power.words()),
-        access: Access { power, namespace: namespace.to_owned(), name: name.to_owned() },
-    };
-    if let Some(power) = starts_pods(from, namespace, world) {
-        return Some(step(power, ""));
-    }
-    let by_name = [
-        power("create", ("", "serviceaccounts", "token")),
-        power("impersonate", ("", "serviceaccounts", "")),
-    ];
-    let mut by_name = by_name.into_iter().flatten();
-    by_name
-        .find(|power| powers::grant(from, power, namespace, account, world).is_some())
-        .map(|power| step(power, account))
 }
 
 /// Everybody whom `start` can become, each with the step there; the nearest first.
@@ -67,19 +28,39 @@ fn reachable(start: &Identity, world: &World<'_>) -> BTreeMap<Identity, Step> {
     let mut queue = VecDeque::from([start.clone()]);
     while let Some(from) = queue.pop_front() {
         for place in &world.namespaces {
-            for account in &place.accounts {
-                let who = Identity::account(&place.name, account);
-                if who == *start || found.contains_key(&who) {
-                    continue;
-                }
-                if let Some(step) = becomes(&from, &place.name, account, world) {
-                    found.insert(who.clone(), step);
-                    queue.push_back(who);
-                }
+            let accounts =
+                place.accounts.iter().map(|account| (account, Identity::account(&place.name, account)));
+            let mut left = accounts.filter(|(_, who)| who != start && !found.contains_key(who)).peekable();
+            if left.peek().is_none() {
+                continue;
             }
+            let by_pods = starts_pods(&from, &place.name, world);
+            let steps: Vec<_> = left
+                .filter_map(|(account, who)| {
+                    let (power, name) = match by_pods {
+                        Some(power) => (power, ""),
+                        None => (becomes(&from, &place.name, account, world)?, account.as_str()),
+                    };
+                    let access = Access { power, namespace: place.name.clone(), name: name.to_owned() };
+                    Some((who, Step { from: from.clone(), access }))
+                })
+                .collect();
+            queue.extend(steps.iter().map(|(who, _)| who.clone()));
+            found.extend(steps);
         }
     }
     found
+}
+
+/// The power by which `from` becomes this ServiceAccount, and no other.
+fn becomes(from: &Identity, namespace: &str, account: &str, world: &World<'_>) -> Option<&'static Power> {
+    let by_name = [("create", "token"), ("impersonate", "")];
+    let mut by_name = by_name.into_iter().filter_map(|(verb, subresource)| {
+        POWERS.iter().find(|power| {
+            (power.verb, power.resource, power.subresource) == (verb, "serviceaccounts", subresource)
+        })
+    });
+    by_name.find(|power| powers::grant(from, power, namespace, account, world).is_some())
 }
 
 /// The steps from the start to `who`.
@@ -87,7 +68,8 @@ fn way(who: &Identity, found: &BTreeMap<Identity, Step>) -> String {
     let mut steps = Vec::new();
     let mut at = who;
     while let Some(step) = found.get(at) {
-        steps.push(format!("{} → {}", step.by, short(at)));
+        let Access { power, namespace, .. } = &step.access;
+        steps.push(format!("{} in namespace {namespace} → {}", power.words(), short(at)));
         at = &step.from;
     }
     steps.reverse();
@@ -98,30 +80,49 @@ fn short(who: &Identity) -> &str {
     who.name.strip_prefix("system:serviceaccount:").unwrap_or(&who.name)
 }
 
-pub(super) fn claims(start: &Identity, world: &World<'_>) -> Vec<Claim> {
-    let found = reachable(start, world);
-    let mut claims = Vec::new();
-    for (who, step) in &found {
-        // Who may do nothing of worth is not worth a line.
-        let gains = POWERS.iter().find(|power| {
-            let places = world.namespaces.iter().map(|place| place.name.as_str());
-            let may = |who: &Identity, place: &str| powers::grant(who, power, place, "", world).is_some();
-            std::iter::once("").chain(places).any(|place| may(who, place) && !may(start, place))
-        });
-        let Some(gains) = gains else { continue };
+/// The most that somebody may do and `start` may not.
+fn gain(who: &Identity, start: &Identity, world: &World<'_>) -> Option<usize> {
+    let may = |who: &Identity, power, place: &str| powers::grant(who, power, place, "", world).is_some();
+    POWERS.iter().position(|power| {
+        let places = world.namespaces.iter().map(|place| place.name.as_str());
+        std::iter::once("").chain(places).any(|place| may(who, power, place) && !may(start, power, place))
+    })
+}
+
+/// Those who are had by the same step are one edge; who may do nothing of worth is not worth one.
+fn taken_over(start: &Identity, found: &BTreeMap<Identity, Step>, world: &World<'_>) -> Vec<Claim> {
+    let mut groups: Vec<(&Step, Vec<(usize, &Identity)>)> = Vec::new();
+    for (who, step) in found {
+        let Some(gain) = gain(who, start, world) else { continue };
+        match groups.iter_mut().find(|(known, _)| (&known.from, &known.access) == (&step.from, &step.access))
+        {
+            Some((_, members)) => members.push((gain, who)),
+            None => groups.push((step, vec![(gain, who)])),
+        }
+    }
+    let groups = groups.into_iter().map(|(step, mut members)| {
+        // Who gives most is named first.
+        members.sort();
+        let (gain, most) = members[0];
+        let others = match members.len() - 1 {
+            0 => String::new(),
+            more => format!(" ({more} more are had so)"),
+        };
+        let power = &POWERS[gain];
         let question = Question::Access { who: step.from.clone(), any_of: vec![step.access.clone()] };
-        claims.push(Claim {
-            target: format!(
-                "the rights of {}: {}, {} and what else it has",
-                short(who),
-                gains.gives,
-                gains.words()
-            ),
-            because: way(who, &found),
+        Claim {
+            target: format!("the rights of {}: {}, {}{others}", short(most), power.gives, power.words()),
+            because: way(most, found),
             remedy: Some("keep powerful ServiceAccounts in a namespace where few may make pods"),
             ..claim("take-over", question, true)
-        });
-    }
+        }
+    });
+    groups.collect()
+}
+
+pub(super) fn claims(start: &Identity, world: &World<'_>) -> Vec<Claim> {
+    let found = reachable(start, world);
+    let mut claims = taken_over(start, &found, world);
     let everybody = std::iter::once(start).chain(found.keys());
     let mut machine: Option<Claim> = None;
     let mut refused = Vec::new();
@@ -157,11 +158,7 @@ pub(super) fn claims(start: &Identity, world: &World<'_>) -> Vec<Claim> {
     }));
     if found.is_empty() && claims.is_empty() {
         let any_of = world.namespaces.iter().flat_map(|place| {
-            PODS.into_iter().filter_map(|path| power("create", path)).map(|power| Access {
-                power,
-                namespace: place.name.clone(),
-                name: String::new(),
-            })
+            makers().map(|power| Access { power, namespace: place.name.clone(), name: String::new() })
         });
         claims.push(Claim {
             target: "another pod of its own making, and so the node or another's rights".into(),

@@ -104,7 +104,10 @@ fn rights_of_others_are_taken_over_step_by_step() {
     let found = open(&index, Level::Privileged);
     let over: Vec<_> = found.iter().filter(|(id, ..)| *id == "take-over").collect();
     let [(_, target, because)] = over.as_slice() else { panic!("{found:?}") };
-    assert!(target.starts_with("the rights of b:robot: "), "{target}");
+    assert_eq!(
+        target,
+        "the rights of b:robot: pods: Secrets and ServiceAccounts of their namespace, create deployments"
+    );
     assert_eq!(because, "create serviceaccounts/token in namespace b → b:robot");
     let (_, _, because) = found.iter().find(|(id, ..)| *id == "privileged-pod").unwrap();
     assert!(
@@ -126,4 +129,23 @@ fn a_token_of_one_name_is_no_token_of_another() {
         of_name("robot").iter().any(|(id, target, _)| *id == "take-over" && target.contains("everything"))
     );
     assert_eq!(of_name("other"), []);
+}
+
+#[test]
+fn who_are_had_by_one_step_are_one_edge_with_the_one_that_gives_most() {
+    let index = rbac(&[
+        ("a", "maker", rule("create", "batch", "jobs"), "a/web"),
+        ("", "reader", rule("get", "", "secrets"), "a/web"),
+        ("", "root", rule("*", "*", "*"), "a/default"),
+        ("", "binder", rule("bind", crate::rbac::GROUP, "clusterroles"), "a/other"),
+    ]);
+    let mut world = world(&index, Level::Baseline);
+    world.namespaces[0].accounts.push("other".into());
+    let claims = claims(&serde_json::from_value(pod(true)).unwrap(), &world);
+    let over: Vec<_> = claims.iter().filter(|claim| claim.id == "take-over").collect();
+    let [edge, rest @ ..] = over.as_slice() else { panic!("{claims:?}") };
+    assert_eq!(edge.target, "the rights of a:default: everything, * * (1 more are had so)");
+    assert_eq!(edge.because, "create jobs in namespace a → a:default");
+    // From there everybody is.
+    assert!(rest.iter().all(|edge| edge.because.starts_with(&over[0].because)), "{rest:?}");
 }
