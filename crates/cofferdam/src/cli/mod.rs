@@ -292,10 +292,10 @@ pub fn run(cli: Cli) -> Result<i32> {
 }
 
 /// Runs a command's requests against the cluster, as its administrator.
-fn ask<F: Future<Output = Result<i32>>>(
+fn ask<T, F: Future<Output = Result<T>>>(
     layout: &Layout,
     command: impl FnOnce(kube::Client) -> F,
-) -> Result<i32> {
+) -> Result<T> {
     layout.read()?;
     need_sockets()?;
     let socket = layout.admin_socket();

@@ -88,13 +88,7 @@ fn report(layout: &Layout, args: &ReachArgs) -> Result<Report> {
     let Name::Pod { namespace, name } = Name::parse(&args.pod, &args.namespace)? else {
         bail!("{:?} is no pod: give NAME or NAMESPACE/NAME", args.pod);
     };
-    let mut report = None;
-    super::ask(layout, |client| async {
-        let client = client;
-        report = Some(look(layout, &client, &namespace, &name, args.live).await?);
-        Ok(0)
-    })?;
-    report.context("the cluster was not asked")
+    super::ask(layout, |client| async move { look(layout, &client, &namespace, &name, args.live).await })
 }
 
 async fn look(

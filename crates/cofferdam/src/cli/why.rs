@@ -5,7 +5,7 @@ pub(super) mod verdict;
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use policy::network_policy::explain::{
     Answer, Connection, Judgement, Name, Outcome, PartyKind, PolicyReport, PortWord, Says, explain, shown,
@@ -14,8 +14,7 @@ use policy::network_policy::explain::{
 use serde::Serialize;
 
 use self::verdict::Live;
-use super::netpol::objects::Objects;
-use super::out;
+use super::{netpol, out};
 use crate::cluster::layout::Layout;
 
 #[derive(Args, Debug)]
@@ -127,13 +126,7 @@ fn answer(layout: &Layout, args: &WhyArgs) -> Result<Answer> {
     let source = Name::parse(&args.source, &args.namespace)?;
     let destination = Name::parse(&args.destination, &args.namespace)?;
     let port = args.port.as_deref().map(PortWord::parse).transpose()?;
-    let mut objects = None;
-    super::ask(layout, |client| async {
-        let client = client;
-        objects = Some(Objects::fetch(&client).await?);
-        Ok(0)
-    })?;
-    let objects = objects.context("the cluster was not asked")?;
+    let objects = netpol::fetch(layout)?;
     Ok(explain(&objects.world(), &source, &destination, port.as_ref())?)
 }
 
@@ -235,6 +228,7 @@ fn said(report: &PolicyReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::netpol::objects::Objects;
     use serde_json::json;
 
     fn text(source: &str, destination: &str, port: &str, namespace: &str) -> String {

@@ -45,13 +45,7 @@ pub fn run(layout: &Layout, command: &NetpolCommand) -> Result<i32> {
 
 /// The objects of the cluster.
 pub(super) fn fetch(layout: &Layout) -> Result<Objects> {
-    let mut objects = None;
-    super::ask(layout, |client| async {
-        let client = client;
-        objects = Some(Objects::fetch(&client).await?);
-        Ok(0)
-    })?;
-    objects.context("the cluster was not asked")
+    super::ask(layout, |client| async move { Objects::fetch(&client).await })
 }
 
 /// The ranges that pods have their addresses from, IPv4's first; IPv6's where the cluster has it. Without a cluster,

@@ -131,7 +131,10 @@ pub(super) fn claims(start: &Identity, world: &World<'_>) -> Vec<Claim> {
             let Some(by) = starts_pods(who, &place.name, world) else { continue };
             let question = Question::PrivilegedPod { who: who.clone(), by, namespace: place.name.clone() };
             if place.enforced != Level::Privileged {
-                refused.push((place, question));
+                // Whoever of them makes it, the namespace decides.
+                if refused.iter().all(|(known, _)| *known != place) {
+                    refused.push((place, question));
+                }
                 continue;
             }
             let so_far = way(who, &found);
