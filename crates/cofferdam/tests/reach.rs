@@ -16,6 +16,10 @@ const OBJECTS: &str = r#"
 ---
 {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: maker}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: maker}, subjects: [{kind: ServiceAccount, namespace: default, name: maker}]}
 ---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: key, namespace: guarded}, rules: [{apiGroups: [""], resources: [secrets], resourceNames: [key], verbs: [get]}]}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: key, namespace: guarded}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: key}, subjects: [{kind: ServiceAccount, namespace: default, name: maker}]}
+---
 {apiVersion: v1, kind: Pod, metadata: {name: plain}, spec: {containers: [{name: c, image: cofferdam/tool, args: [sleep, "600"]}]}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: secure, labels: {app: secure}}, spec: {automountServiceAccountToken: false, containers: [{name: c, image: cofferdam/tool, args: [sleep, "600"],
@@ -97,6 +101,8 @@ fn every_edge_of_a_pod_is_proven_or_refuted() {
     let mounted = find(&open, "/run of the node, to read")["witness"].as_str().expect("a witness").to_owned();
     assert!(mounted.ends_with(", ro"), "{mounted}");
     assert_eq!(find(&open, "pods: Secrets and ServiceAccounts")["verdict"], "proven");
+    let key = find(&open, "Secrets: get secrets key in namespace guarded");
+    assert_eq!((&key["open"], &key["verdict"]), (&true.into(), &"proven".into()), "{key}");
     let machine = find(&open, "the node, by a privileged pod in namespace default");
     assert_eq!((&machine["open"], &machine["verdict"]), (&true.into(), &"proven".into()), "{machine}");
     let guarded = find(&open, "the node, by a privileged pod in namespace guarded");

@@ -1,5 +1,7 @@
 //! What an identity may do that leads further than its own work.
 
+use std::collections::BTreeSet;
+
 use super::{Access, Claim, Identity, Question, World, claim};
 use crate::rbac::{Grant, Request, Target};
 
@@ -81,8 +83,58 @@ pub(super) fn grant<'a>(
     world.rbac.decide(who.requester(), &Request { verb, target }).ok()
 }
 
+const REMEDY: &str = "a Role with the verbs, resources and resourceNames that its work needs, and no more";
+
+/// All places, that of every namespace at once first.
+fn places<'a>(world: &'a World<'_>) -> impl Iterator<Item = &'a str> {
+    std::iter::once("").chain(world.namespaces.iter().map(|place| place.name.as_str()))
+}
+
+/// The names that rules of the identity say, place by place: what is not given for all may be given for those.
+fn names_in_rules<'a>(who: &Identity, world: &'a World<'_>) -> Vec<(&'a str, BTreeSet<String>)> {
+    let of_place = |place: &'a str| {
+        let held = world.rbac.held(who.requester(), place);
+        (place, held.rules.into_iter().flat_map(|rule| rule.resource_names).collect())
+    };
+    places(world).map(of_place).collect()
+}
+
+/// A power over some objects alone, by their names.
+fn by_name(
+    who: &Identity,
+    power: &'static Power,
+    names: &[(&str, BTreeSet<String>)],
+    world: &World<'_>,
+) -> Vec<Claim> {
+    let mut everywhere = BTreeSet::new();
+    let mut claims = Vec::new();
+    for (place, names) in names {
+        let granted = names.iter().filter(|name| !everywhere.contains(*name)).filter_map(|name| {
+            grant(who, power, place, name, world).map(|grant| (name.clone(), grant.to_string()))
+        });
+        let granted: Vec<(String, String)> = granted.collect();
+        let Some((_, because)) = granted.first() else { continue };
+        let listed: Vec<&str> = granted.iter().map(|(name, _)| name.as_str()).collect();
+        let within =
+            if place.is_empty() { "in every namespace".to_owned() } else { format!("in namespace {place}") };
+        let access = |name: &str| Access { power, namespace: (*place).to_owned(), name: name.to_owned() };
+        let any_of = listed.iter().map(|name| access(name)).collect();
+        claims.push(Claim {
+            target: format!("{}: {} {} {within}", power.gives, power.words(), listed.join(", ")),
+            because: because.clone(),
+            remedy: Some(REMEDY),
+            ..claim("rights", Question::Access { who: who.clone(), any_of }, true)
+        });
+        if place.is_empty() {
+            everywhere.extend(granted.into_iter().map(|(name, _)| name));
+        }
+    }
+    claims
+}
+
 pub(super) fn claims(who: &Identity, world: &World<'_>) -> Vec<Claim> {
     let (mut claims, mut refused) = (Vec::new(), Vec::new());
+    let names_in_rules = names_in_rules(who, world);
     for power in &POWERS {
         let everywhere = grant(who, power, "", "", world).map(|grant| (String::new(), grant.to_string()));
         let found: Vec<(String, String)> = match everywhere {
@@ -96,6 +148,7 @@ pub(super) fn claims(who: &Identity, world: &World<'_>) -> Vec<Claim> {
         let access = |namespace: &str| Access { power, namespace: namespace.to_owned(), name: String::new() };
         if found.is_empty() {
             refused.push(power);
+            claims.extend(by_name(who, power, &names_in_rules, world));
             continue;
         }
         let names: Vec<&str> = found.iter().map(|(namespace, _)| namespace.as_str()).collect();
@@ -108,9 +161,7 @@ pub(super) fn claims(who: &Identity, world: &World<'_>) -> Vec<Claim> {
         claims.push(Claim {
             target: format!("{}: {} {place}", power.gives, power.words()),
             because: found[0].1.clone(),
-            remedy: Some(
-                "a Role with the verbs, resources and resourceNames that its work needs, and no more",
-            ),
+            remedy: Some(REMEDY),
             ..claim("rights", Question::Access { who: who.clone(), any_of }, true)
         });
         // Who may do everything need not be told each.
@@ -121,15 +172,13 @@ pub(super) fn claims(who: &Identity, world: &World<'_>) -> Vec<Claim> {
     let any_of = refused
         .iter()
         .flat_map(|power| {
-            let mut places = vec![""];
-            places.extend(world.namespaces.iter().map(|place| place.name.as_str()));
-            places.into_iter().map(|place| Access { power, namespace: place.to_owned(), name: String::new() })
+            places(world).map(|place| Access { power, namespace: place.to_owned(), name: String::new() })
         })
         .collect();
     let other = if claims.is_empty() { "" } else { " other" };
     claims.push(Claim {
         target: format!(
-            "none{other} of {} rights that lead further: to Secrets, pods, roles, others' identities",
+            "none{other} of {} rights for all names that lead further: to Secrets, pods, roles, others' identities",
             POWERS.len()
         ),
         because: "no role that is bound to it allows that".into(),

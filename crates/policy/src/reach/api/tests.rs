@@ -128,7 +128,10 @@ fn a_token_of_one_name_is_no_token_of_another() {
     assert!(
         of_name("robot").iter().any(|(id, target, _)| *id == "take-over" && target.contains("everything"))
     );
-    assert_eq!(of_name("other"), []);
+    let of_other = of_name("other");
+    let [(id, target, _)] = of_other.as_slice() else { panic!("{of_other:?}") };
+    let told = "tokens of ServiceAccounts: create serviceaccounts/token other in namespace b";
+    assert_eq!((*id, target.as_str()), ("rights", told));
 }
 
 #[test]
@@ -148,4 +151,24 @@ fn who_are_had_by_one_step_are_one_edge_with_the_one_that_gives_most() {
     assert_eq!(edge.because, "create jobs in namespace a → a:default");
     // From there everybody is.
     assert!(rest.iter().all(|edge| edge.because.starts_with(&over[0].because)), "{rest:?}");
+}
+
+#[test]
+fn a_right_over_one_name_is_no_right_over_all_and_is_told() {
+    let one = |namespace| {
+        let rules = json!([{ "verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["key"] }]);
+        rbac(&[(namespace, "one", rules, "a/web")])
+    };
+    for (namespace, place) in [("b", "in namespace b"), ("", "in every namespace")] {
+        let index = one(namespace);
+        let claims = of(&index, Level::Restricted);
+        let rights: Vec<_> = claims.iter().filter(|claim| claim.id == "rights" && claim.open).collect();
+        let [edge] = rights.as_slice() else { panic!("{rights:?}") };
+        assert_eq!(edge.target, format!("Secrets: get secrets key {place}"));
+        let Probe::Api(Question::Access { any_of, .. }) = &edge.probe else { panic!("{edge:?}") };
+        assert!(
+            any_of.iter().all(|access| access.name == "key" && access.namespace == namespace),
+            "{any_of:?}"
+        );
+    }
 }
